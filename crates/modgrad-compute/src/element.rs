@@ -1,0 +1,60 @@
+//! Storage types of floating-point tensors: arithmetic is always in f32.
+
+use half::bf16;
+
+/// A storage type that kernels read and write as f32.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// The value as f32.
+    fn to_f32(self) -> f32;
+    /// The nearest value of this type, ties to even.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+
+    /// Branch-free rounding, so that loops over it vectorise. A NaN stays a
+    /// NaN: its quiet bit is set where rounding could carry it into infinity.
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let quiet_nan = (bits >> 16) | 0x40;
+        let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
+        bf16::from_bits(if is_nan { quiet_nan } else { rounded } as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rounding_agrees_with_half(bits in any::<u32>()) {
+            let value = f32::from_bits(bits);
+            let ours = <bf16 as Element>::from_f32(value);
+            let theirs = bf16::from_f32(value);
+            prop_assert_eq!(ours.is_nan(), theirs.is_nan());
+            if !theirs.is_nan() {
+                prop_assert_eq!(ours.to_bits(), theirs.to_bits());
+            }
+        }
+    }
+}

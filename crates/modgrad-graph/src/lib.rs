@@ -1,0 +1,20 @@
+//! Programs: a model as data.
+//!
+//! A [`Program`] is a static graph of named ops over shaped tensors. This crate
+//! verifies it, differentiates it ([`gradient`]), plans its buffers
+//! ([`planner`]) and runs it on a [`backend::Backend`]. [`reference`] defines in
+//! plain f64 what each op means; the fast kernels are tested against it.
+//!
+//! Reading order: `op`, `shape`, `program`, `gradient`, `planner`, `executor`,
+//! `training`.
+
+pub mod error;
+pub mod op;
+pub mod program;
+mod shape;
+pub mod tensor;
+
+pub use error::{Error, Result};
+pub use op::Op;
+pub use program::{Program, ValueId};
+pub use tensor::{DType, Tensor, TensorSpec};

@@ -1,0 +1,193 @@
+//! The op set: every operation a program may hold.
+//!
+//! One row an op: its meaning stands here, its shape rule in `shape`, its
+//! gradient rule in `gradient`, its f64 definition in `reference`, its CPU
+//! kernel call in `cpu`. Ops whose name ends in `_gradient` are what gradient
+//! rules expand to; they are not differentiated again.
+//!
+//! Axes in the comments: B batch, T time, H heads, D channels of a head,
+//! C channels, N rows; `...` any leading axes. All tensors are row-major.
+
+use modgrad_compute::function::{BinaryFunction, GateActivation, UnaryFunction};
+use modgrad_compute::reduce::Reduction;
+use modgrad_ffn::{NgramHash, WordHash};
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::DType;
+
+/// Rises when an op's meaning changes; a program records the one it was made with.
+pub const OP_SET_VERSION: u32 = 1;
+
+/// An operation with its attributes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    // ---- leaves ---------------------------------------------------------
+    /// A tensor given at each run.
+    Input { name: String, shape: Vec<usize>, dtype: DType },
+    /// A named tensor kept between runs: weights where `trainable`, else
+    /// a buffer. A `sparse` one is a table whose gradient touches few rows.
+    Parameter { name: String, shape: Vec<usize>, dtype: DType, trainable: bool, sparse: bool },
+    /// Every element is `value`.
+    Constant { shape: Vec<usize>, value: f32 },
+
+    // ---- elementwise ----------------------------------------------------
+    /// y = f(x).
+    Unary { function: UnaryFunction },
+    /// (x, dy) → dx.
+    UnaryGradient { function: UnaryFunction },
+    /// out = f(x, y) with numpy broadcasting.
+    Binary { function: BinaryFunction },
+    /// y = scale·x + offset.
+    Affine { scale: f32, offset: f32 },
+    /// i32 or u8 to f32.
+    ToFloat,
+    /// Keeps an element with `1 − probability`, scaled by `1 / (1 − probability)`.
+    /// The mask depends on the run's seed, its step, `stream` and the index only.
+    Dropout { probability: f32, stream: u64 },
+
+    // ---- reductions -----------------------------------------------------
+    /// Reduces one axis and removes it.
+    Reduce { kind: Reduction, axis: usize },
+    /// (x, y, dy) → dx of a maximum; ties share equally.
+    MaximumGradient { axis: usize },
+
+    // ---- movement -------------------------------------------------------
+    /// The same elements in another shape.
+    Reshape { shape: Vec<usize> },
+    /// Axis i of the result is axis `permutation[i]` of the operand.
+    Transpose { permutation: Vec<usize> },
+    /// Repeats axes of size 1 (and adds leading axes) to reach `shape`.
+    BroadcastTo { shape: Vec<usize> },
+    /// start, start+step, … below end of one axis.
+    Slice { axis: usize, start: usize, end: usize, step: usize },
+    /// dy → dx of a slice: zeros where nothing was taken.
+    SliceGradient { axis: usize, start: usize, step: usize, size: usize },
+    /// Joins operands along one axis.
+    Concat { axis: usize },
+    /// (x, indices i32[...]) → x with `axis` replaced by the indices' axes.
+    /// An index outside the axis is an error of the run.
+    Gather { axis: usize },
+    /// (indices, dy) → dx, sums where an index repeats.
+    GatherGradient { axis: usize, size: usize },
+    /// y[:, t] = x[:, t − amount] over x [B,T,...], zeros outside.
+    Shift { amount: isize },
+
+    // ---- linear ---------------------------------------------------------
+    /// a [..., m, k] · b [k, n], or both with the same leading axes. The flags
+    /// say that an operand's last two axes are stored the other way round.
+    MatMul { transpose_a: bool, transpose_b: bool },
+    /// x [..., k] · weight[n, k]ᵀ (+ bias[n]).
+    Linear,
+
+    // ---- normalisation --------------------------------------------------
+    /// (x [..., C], weight [C]) → (y, 1/rms [...]).
+    RmsNorm { epsilon: f32 },
+    /// (x, weight, 1/rms, dy) → (dx, dweight).
+    RmsNormGradient,
+    /// (x [..., C], weight, bias) → (y, mean [...], 1/deviation [...]).
+    LayerNorm { epsilon: f32 },
+    /// (x, weight, mean, 1/deviation, dy) → (dx, dweight, dbias).
+    LayerNormGradient,
+
+    // ---- gates and softmax ----------------------------------------------
+    /// x [..., 2C] → first half × activation(second half).
+    GatedLinearUnit { activation: GateActivation },
+    /// (x, dy) → dx.
+    GatedLinearUnitGradient { activation: GateActivation },
+    /// Over the last axis.
+    Softmax,
+    /// (y, dy) → dx.
+    SoftmaxGradient,
+    /// (logits [..., C], targets [...] u8 or i32) → (loss in nats [...],
+    /// logsumexp [...]).
+    CrossEntropy,
+    /// (logits, targets, logsumexp, dloss) → dlogits.
+    CrossEntropyGradient,
+
+    // ---- embeddings -----------------------------------------------------
+    /// (table [N, C], indices [...]) → [..., C].
+    Embedding,
+    /// (table [N, C], indices [..., S]) → [..., C], the sum of S rows.
+    EmbeddingBag,
+    /// (indices, dy) → dtable; `bag` is S, or 1 for a plain embedding.
+    EmbeddingGradient { rows: usize, bag: usize },
+
+    // ---- contexts of bytes, each window by itself -----------------------
+    /// tokens u8[B,T] → i32[B,T,length]: byte t−j, or 256 before the window.
+    ByteContext { length: usize },
+    /// tokens u8[B,T] → i32[B,T,orders]: slot k in k·rows … (k+1)·rows − 1.
+    NgramHash { hash: NgramHash },
+    /// tokens u8[B,T] → i32[B,T,kinds]: slot k in k·rows … (k+1)·rows − 1.
+    WordHash { hash: WordHash },
+
+    // ---- sequences ------------------------------------------------------
+    /// (q, k, v [B,T,H,D]) → (out [B,T,H,D], logsumexp [B,T,H]): softmax of
+    /// q·k/√D over the `window` latest positions, its own included.
+    CausalAttention { window: Option<usize> },
+    /// (q, k, v, out, logsumexp, dout) → (dq, dk, dv).
+    CausalAttentionGradient { window: Option<usize> },
+    /// Rotary position embedding on the first `rotated` channels of x [B,T,H,D].
+    Rope { base: f32, rotated: usize, inverse: bool },
+    /// (x [B,T,C], weight [K,C]) → y[t] = Σ_j weight[j]·x[t−j], per channel.
+    CausalConvolution,
+    /// (x, weight, dy) → (dx, dweight).
+    CausalConvolutionGradient,
+    /// (a, b [B,T,C]) → h[t] = a[t]·h[t−1] + b[t], h before the window 0.
+    LinearScan,
+    /// (a, h, dh) → (da, db).
+    LinearScanGradient,
+}
+
+impl Op {
+    /// The op's name in programs and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input { .. } => "input",
+            Op::Parameter { .. } => "parameter",
+            Op::Constant { .. } => "constant",
+            Op::Unary { .. } => "unary",
+            Op::UnaryGradient { .. } => "unary_gradient",
+            Op::Binary { .. } => "binary",
+            Op::Affine { .. } => "affine",
+            Op::ToFloat => "to_float",
+            Op::Dropout { .. } => "dropout",
+            Op::Reduce { .. } => "reduce",
+            Op::MaximumGradient { .. } => "maximum_gradient",
+            Op::Reshape { .. } => "reshape",
+            Op::Transpose { .. } => "transpose",
+            Op::BroadcastTo { .. } => "broadcast_to",
+            Op::Slice { .. } => "slice",
+            Op::SliceGradient { .. } => "slice_gradient",
+            Op::Concat { .. } => "concat",
+            Op::Gather { .. } => "gather",
+            Op::GatherGradient { .. } => "gather_gradient",
+            Op::Shift { .. } => "shift",
+            Op::MatMul { .. } => "mat_mul",
+            Op::Linear => "linear",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::RmsNormGradient => "rms_norm_gradient",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::LayerNormGradient => "layer_norm_gradient",
+            Op::GatedLinearUnit { .. } => "gated_linear_unit",
+            Op::GatedLinearUnitGradient { .. } => "gated_linear_unit_gradient",
+            Op::Softmax => "softmax",
+            Op::SoftmaxGradient => "softmax_gradient",
+            Op::CrossEntropy => "cross_entropy",
+            Op::CrossEntropyGradient => "cross_entropy_gradient",
+            Op::Embedding => "embedding",
+            Op::EmbeddingBag => "embedding_bag",
+            Op::EmbeddingGradient { .. } => "embedding_gradient",
+            Op::ByteContext { .. } => "byte_context",
+            Op::NgramHash { .. } => "ngram_hash",
+            Op::WordHash { .. } => "word_hash",
+            Op::CausalAttention { .. } => "causal_attention",
+            Op::CausalAttentionGradient { .. } => "causal_attention_gradient",
+            Op::Rope { .. } => "rope",
+            Op::CausalConvolution => "causal_convolution",
+            Op::CausalConvolutionGradient => "causal_convolution_gradient",
+            Op::LinearScan => "linear_scan",
+            Op::LinearScanGradient => "linear_scan_gradient",
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! given number of threads, whatever else the machine does.
 
 pub mod element;
+pub mod gemm;
 pub mod isa;
 pub mod pool;
 

@@ -1,0 +1,241 @@
+//! Matrix products: `c = a·b`, `c = a·b + bias`, `c += a·b`.
+//!
+//! A row of C depends on its own row of A and on B alone, and the order in
+//! which an element is summed depends on the length of the inner dimension
+//! alone: results do not change with the number of threads, with the other
+//! rows, or with a row's place in the matrix.
+
+use crate::{Element, Isa, Pool, bf16};
+
+/// The values of a matrix, in the type they are stored in.
+#[derive(Clone, Copy)]
+pub enum Data<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Brain floating point, 16 bits.
+    Bf16(&'a [bf16]),
+}
+
+impl Data<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Data::F32(values) => values.len(),
+            Data::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// A matrix over a slice: element (r, c) is
+/// `data[r * row_stride + c * column_stride]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The values.
+    pub data: Data<'a>,
+    /// The number of rows.
+    pub rows: usize,
+    /// The number of columns.
+    pub columns: usize,
+    /// From one row to the next, in elements.
+    pub row_stride: usize,
+    /// From one column to the next, in elements.
+    pub column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix of f32.
+    pub fn f32(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Matrix { data: Data::F32(data), rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// A row-major matrix of bf16.
+    pub fn bf16(data: &'a [bf16], rows: usize, columns: usize) -> Self {
+        Matrix { data: Data::Bf16(data), rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// The same values with rows and columns exchanged; nothing is moved.
+    pub fn transposed(self) -> Self {
+        Matrix {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Panics unless every element lies inside the slice.
+    fn check(&self, name: &str) {
+        if self.rows == 0 || self.columns == 0 {
+            return;
+        }
+        let last = (self.rows - 1)
+            .checked_mul(self.row_stride)
+            .zip((self.columns - 1).checked_mul(self.column_stride))
+            .and_then(|(row, column)| row.checked_add(column));
+        assert!(
+            last.is_some_and(|last| last < self.data.len()),
+            "gemm: `{name}` is {} x {} with strides {} and {}, but its slice holds {} elements",
+            self.rows,
+            self.columns,
+            self.row_stride,
+            self.column_stride,
+            self.data.len(),
+        );
+    }
+}
+
+/// Where the product goes: row-major and contiguous.
+pub enum Output<'a> {
+    /// Single precision.
+    F32(&'a mut [f32]),
+    /// Sums are formed in f32 and rounded once.
+    Bf16(&'a mut [bf16]),
+}
+
+impl Output<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Output::F32(values) => values.len(),
+            Output::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// How products are formed; sums are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 operands.
+    F32,
+    /// Operands rounded to bf16.
+    Bf16,
+}
+
+/// `c = a·b`, plus `bias` on every row, or `c += a·b` (plus bias) with `accumulate`.
+///
+/// # Panics
+/// Where the shapes do not fit each other or the slices.
+pub fn gemm(
+    pool: &Pool,
+    precision: Precision,
+    a: Matrix,
+    b: Matrix,
+    c: Output,
+    accumulate: bool,
+    bias: Option<&[f32]>,
+) {
+    gemm_with(Isa::active(), pool, precision, a, b, c, accumulate, bias);
+}
+
+/// [`gemm`] with the kernels of `isa`, which the machine must have.
+#[allow(clippy::too_many_arguments)]
+fn gemm_with(
+    isa: Isa,
+    pool: &Pool,
+    precision: Precision,
+    a: Matrix,
+    b: Matrix,
+    c: Output,
+    accumulate: bool,
+    bias: Option<&[f32]>,
+) {
+    assert!(
+        a.columns == b.rows,
+        "gemm: `a` is {} x {} and `b` is {} x {}: the inner sizes differ",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns,
+    );
+    a.check("a");
+    b.check("b");
+    assert!(
+        a.rows.checked_mul(b.columns) == Some(c.len()),
+        "gemm: `c` holds {} elements, expected {} x {}",
+        c.len(),
+        a.rows,
+        b.columns,
+    );
+    if let Some(bias) = bias {
+        assert!(
+            bias.len() == b.columns,
+            "gemm: `bias` holds {} elements, expected {}",
+            bias.len(),
+            b.columns,
+        );
+    }
+    let _ = isa;
+    match c {
+        Output::F32(c) => simple(pool, precision, a, b, c, accumulate, bias),
+        Output::Bf16(c) => simple(pool, precision, a, b, c, accumulate, bias),
+    }
+}
+
+fn simple<T: Element>(
+    pool: &Pool,
+    precision: Precision,
+    a: Matrix,
+    b: Matrix,
+    c: &mut [T],
+    accumulate: bool,
+    bias: Option<&[f32]>,
+) {
+    let read = |m: &Matrix, row: usize, column: usize| {
+        let at = row * m.row_stride + column * m.column_stride;
+        let value = match m.data {
+            Data::F32(values) => values[at],
+            Data::Bf16(values) => values[at].to_f32(),
+        };
+        match precision {
+            Precision::F32 => value,
+            Precision::Bf16 => <bf16 as Element>::from_f32(value).to_f32(),
+        }
+    };
+    pool.for_rows(c, b.columns, 1, |first, rows| {
+        let mut sums = vec![0f32; b.columns];
+        for (offset, row) in rows.chunks_exact_mut(b.columns).enumerate() {
+            sums.fill(0.0);
+            for inner in 0..a.columns {
+                let scale = read(&a, first + offset, inner);
+                for (column, sum) in sums.iter_mut().enumerate() {
+                    *sum += scale * read(&b, inner, column);
+                }
+            }
+            for (column, (out, sum)) in row.iter_mut().zip(&sums).enumerate() {
+                let old = if accumulate { out.to_f32() } else { 0.0 };
+                *out = T::from_f32(old + sum + bias.map_or(0.0, |bias| bias[column]));
+            }
+        }
+    });
+}
+
+/// The best FLOP/s of this machine's kernel, over a few runs of one
+/// favourable shape with every thread of `pool`: what a model's use of the
+/// machine is measured against. Takes about 0.2 s.
+pub fn measured_peak(pool: &Pool, precision: Precision) -> f64 {
+    const ROWS: usize = 1024;
+    const INNER: usize = 512;
+    const COLUMNS: usize = 960;
+    let (a, b) = (vec![bf16::ONE; ROWS * INNER], vec![bf16::ONE; INNER * COLUMNS]);
+    let (wide_a, wide_b) = (vec![1f32; ROWS * INNER], vec![1f32; INNER * COLUMNS]);
+    let mut c = vec![0f32; ROWS * COLUMNS];
+    let started = std::time::Instant::now();
+    let mut best = f64::INFINITY;
+    for round in 0..1000 {
+        let (a, b) = match precision {
+            Precision::F32 => {
+                (Matrix::f32(&wide_a, ROWS, INNER), Matrix::f32(&wide_b, INNER, COLUMNS))
+            }
+            Precision::Bf16 => (Matrix::bf16(&a, ROWS, INNER), Matrix::bf16(&b, INNER, COLUMNS)),
+        };
+        let start = std::time::Instant::now();
+        gemm(pool, precision, a, b, Output::F32(&mut c), false, None);
+        best = best.min(start.elapsed().as_secs_f64());
+        if round >= 2 && started.elapsed().as_secs_f64() > 0.15 {
+            break;
+        }
+    }
+    2.0 * (ROWS * INNER * COLUMNS) as f64 / best
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 //! `training`.
 
 pub mod error;
+pub mod gradient;
 pub mod op;
 pub mod program;
 mod shape;

@@ -12,6 +12,7 @@ pub mod error;
 pub mod gradient;
 pub mod op;
 pub mod program;
+pub mod reference;
 mod shape;
 pub mod tensor;
 

@@ -4,10 +4,14 @@
 //! gradients; `modgrad-graph` calls it. Every kernel has the same result for a
 //! given number of threads, whatever else the machine does.
 
+pub mod attention;
+pub mod convolution;
 pub mod element;
 pub mod gemm;
 pub mod isa;
 pub mod pool;
+pub mod rope;
+pub mod scan;
 
 pub use element::Element;
 pub use half::bf16;

@@ -8,13 +8,19 @@
 //! Reading order: `op`, `shape`, `program`, `gradient`, `planner`, `executor`,
 //! `training`.
 
+pub mod backend;
+pub mod cpu;
 pub mod error;
+pub mod executor;
 pub mod gradient;
 pub mod op;
+pub mod planner;
 pub mod program;
 pub mod reference;
 mod shape;
+pub mod storage;
 pub mod tensor;
+pub mod training;
 
 pub use error::{Error, Result};
 pub use op::Op;

@@ -1,0 +1,98 @@
+//! Programs around single rows.
+
+use std::collections::BTreeMap;
+
+use modgrad_compute::function::BinaryFunction;
+use modgrad_compute::reduce::Reduction;
+use modgrad_graph::reference::Array;
+use modgrad_graph::{DType, Op, Program, ValueId};
+
+use super::random::Random;
+use super::rows::Row;
+
+/// A program and what it runs on.
+pub struct Case {
+    pub program: Program,
+    pub inputs: BTreeMap<String, Array>,
+    pub parameters: BTreeMap<String, Array>,
+}
+
+impl Row {
+    /// One input an operand, named `x0`, `x1`, … and one output an output of
+    /// the op, named `y0`, `y1`, ….
+    pub fn case(&self) -> Case {
+        let mut program = Program::new();
+        let mut inputs = BTreeMap::new();
+        let mut operands = Vec::new();
+        for (index, operand) in self.operands.iter().enumerate() {
+            let name = format!("x{index}");
+            let shape = operand.array.shape.clone();
+            let op = Op::Input {
+                name: name.clone(),
+                shape,
+                dtype: operand.dtype,
+            };
+            operands.push(program.apply(op, &[]).unwrap());
+            inputs.insert(name, operand.array.clone());
+        }
+        let outputs = program
+            .push(self.op.clone(), &operands)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        for (index, &value) in outputs.iter().enumerate() {
+            program.set_output(&format!("y{index}"), value).unwrap();
+        }
+        Case {
+            program,
+            inputs,
+            parameters: BTreeMap::new(),
+        }
+    }
+
+    /// As [`Row::case`], with the output `loss`: the sum of all differentiable
+    /// outputs, each element times a fixed random weight.
+    pub fn case_with_loss(&self) -> Case {
+        let mut case = self.case();
+        let mut random = Random(self.operands.len() as u64);
+        let mut total = None;
+        for &output in &self.differentiable {
+            let value = case.program.output(&format!("y{output}")).unwrap();
+            let shape = case.program.spec(value).shape.clone();
+            let name = format!("weights{output}");
+            case.parameters
+                .insert(name.clone(), random.floats(&shape).array);
+            let weights = Op::Parameter {
+                name,
+                shape,
+                dtype: DType::F32,
+                trainable: false,
+                sparse: false,
+            };
+            let weights = case.program.apply(weights, &[]).unwrap();
+            let term = weighted_sum(&mut case.program, value, weights);
+            total = Some(match total {
+                None => term,
+                Some(total) => binary(&mut case.program, BinaryFunction::Add, total, term),
+            });
+        }
+        case.program
+            .set_output("loss", total.expect("a differentiable output"))
+            .unwrap();
+        case
+    }
+}
+
+fn weighted_sum(program: &mut Program, value: ValueId, weights: ValueId) -> ValueId {
+    let mut sum = binary(program, BinaryFunction::Multiply, value, weights);
+    while !program.spec(sum).shape.is_empty() {
+        let op = Op::Reduce {
+            kind: Reduction::Sum,
+            axis: 0,
+        };
+        sum = program.apply(op, &[sum]).unwrap();
+    }
+    sum
+}
+
+fn binary(program: &mut Program, function: BinaryFunction, x: ValueId, y: ValueId) -> ValueId {
+    program.apply(Op::Binary { function }, &[x, y]).unwrap()
+}

@@ -7,11 +7,21 @@
 pub mod attention;
 pub mod convolution;
 pub mod element;
+pub mod elementwise;
+pub mod embedding;
+pub mod function;
+pub mod gate;
 pub mod gemm;
 pub mod isa;
+pub mod math;
+pub mod movement;
+pub mod norm;
+pub mod optimiser;
 pub mod pool;
+pub mod reduce;
 pub mod rope;
 pub mod scan;
+pub mod softmax;
 
 pub use element::Element;
 pub use half::bf16;

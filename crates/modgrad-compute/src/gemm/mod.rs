@@ -5,7 +5,27 @@
 //! alone: results do not change with the number of threads, with the other
 //! rows, or with a row's place in the matrix.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+mod driver;
+mod kernel;
+mod pack;
+mod plan;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use crate::{Element, Isa, Pool, bf16};
+#[cfg(target_arch = "x86_64")]
+use amx::Amx;
+use driver::{Target, Task};
+use pack::Operand;
+use plan::{Plan, Problem};
+use portable::PortableF32;
+#[cfg(target_arch = "x86_64")]
+use x86::{Avx2F32, Avx512Bf16, Avx512F32};
 
 /// The values of a matrix, in the type they are stored in.
 #[derive(Clone, Copy)]
@@ -163,49 +183,68 @@ fn gemm_with(
             b.columns,
         );
     }
-    let _ = isa;
-    match c {
-        Output::F32(c) => simple(pool, precision, a, b, c, accumulate, bias),
-        Output::Bf16(c) => simple(pool, precision, a, b, c, accumulate, bias),
+    let (rows, columns, inner) = (a.rows, b.columns, a.columns);
+    let target = match c {
+        _ if rows == 0 || columns == 0 => return,
+        Output::F32(c) if inner == 0 => return without_products(c, columns, accumulate, bias),
+        Output::Bf16(c) if inner == 0 => return without_products(c, columns, accumulate, bias),
+        Output::F32(c) => Target::F32(c.as_mut_ptr()),
+        Output::Bf16(c) => Target::Bf16(c.as_mut_ptr()),
+    };
+    let (plan, work) = select(isa, precision);
+    let problem = Problem {
+        left: Operand::rows(&a),
+        right: Operand::rows(&b.transposed()),
+        rows,
+        columns,
+        inner,
+        round: precision == Precision::Bf16,
+    };
+    let plan = plan(problem, pool.threads());
+    let problem = if plan.exchanged { problem.exchanged() } else { problem };
+    let task = Task { problem, target, target_stride: columns, accumulate, bias, plan };
+    if plan.grid == (1, 1) {
+        // SAFETY: the machine has `isa`; the operands and C were checked above.
+        unsafe { work(&task, 0) };
+    } else {
+        // SAFETY: as above.
+        pool.run(&|thread| unsafe { work(&task, thread) });
     }
 }
 
-fn simple<T: Element>(
-    pool: &Pool,
-    precision: Precision,
-    a: Matrix,
-    b: Matrix,
+type Choose = fn(Problem, usize) -> Plan;
+type Work = unsafe fn(&Task, usize);
+
+/// The kernel of an instruction set: how it plans, and what a thread does.
+fn select(isa: Isa, precision: Precision) -> (Choose, Work) {
+    #[cfg(target_arch = "x86_64")]
+    match (isa, precision) {
+        (Isa::Amx, Precision::Bf16) => return (Plan::choose::<Amx>, Amx::work),
+        (Isa::Avx512Bf16, Precision::Bf16) => {
+            return (Plan::choose::<Avx512Bf16>, Avx512Bf16::work);
+        }
+        (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, _) => {
+            return (Plan::choose::<Avx512F32>, Avx512F32::work);
+        }
+        (Isa::Avx2, _) => return (Plan::choose::<Avx2F32>, Avx2F32::work),
+        (Isa::Portable, _) => {}
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (isa, precision);
+    (Plan::choose::<PortableF32>, PortableF32::work)
+}
+
+/// An empty inner dimension: zeros and the bias, or what is there and the bias.
+fn without_products<T: Element>(
     c: &mut [T],
+    columns: usize,
     accumulate: bool,
     bias: Option<&[f32]>,
 ) {
-    let read = |m: &Matrix, row: usize, column: usize| {
-        let at = row * m.row_stride + column * m.column_stride;
-        let value = match m.data {
-            Data::F32(values) => values[at],
-            Data::Bf16(values) => values[at].to_f32(),
-        };
-        match precision {
-            Precision::F32 => value,
-            Precision::Bf16 => <bf16 as Element>::from_f32(value).to_f32(),
-        }
-    };
-    pool.for_rows(c, b.columns, 1, |first, rows| {
-        let mut sums = vec![0f32; b.columns];
-        for (offset, row) in rows.chunks_exact_mut(b.columns).enumerate() {
-            sums.fill(0.0);
-            for inner in 0..a.columns {
-                let scale = read(&a, first + offset, inner);
-                for (column, sum) in sums.iter_mut().enumerate() {
-                    *sum += scale * read(&b, inner, column);
-                }
-            }
-            for (column, (out, sum)) in row.iter_mut().zip(&sums).enumerate() {
-                let old = if accumulate { out.to_f32() } else { 0.0 };
-                *out = T::from_f32(old + sum + bias.map_or(0.0, |bias| bias[column]));
-            }
-        }
-    });
+    for (place, value) in c.iter_mut().enumerate() {
+        let old = if accumulate { value.to_f32() } else { 0.0 };
+        *value = T::from_f32(old + bias.map_or(0.0, |bias| bias[place % columns]));
+    }
 }
 
 /// The best FLOP/s of this machine's kernel, over a few runs of one

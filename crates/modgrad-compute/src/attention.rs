@@ -15,18 +15,35 @@
 mod forward;
 mod gradient;
 mod tile;
+mod vector;
 
 #[cfg(test)]
 mod tests;
 
+use crate::Pool;
 use crate::pool::SharedMut;
-use crate::{Isa, Pool};
-use tile::{Avx2Tiling, Avx512Tiling, PortableTiling};
 
 /// Queries that share a pass over the keys.
 const QUERY_BLOCK: usize = 64;
 /// Keys of one pass: with their values they stay in the nearest cache.
 const KEY_BLOCK: usize = 64;
+
+/// Calls the function with the tiling of the active instruction set.
+macro_rules! on_active_tiling {
+    ($module:ident::$function:ident($($argument:expr),*)) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            let isa = crate::Isa::active();
+            if isa >= crate::Isa::Avx512 {
+                return $module::$function(tile::Avx512Tiling, $($argument),*);
+            }
+            if isa >= crate::Isa::Avx2 {
+                return $module::$function(tile::Avx2Tiling, $($argument),*);
+            }
+        }
+        $module::$function(tile::PortableTiling, $($argument),*)
+    }};
+}
 
 /// The sizes of an attention's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,34 +135,9 @@ pub fn causal_attention(
     let (out, logsumexp) = (SharedMut::new(out), SharedMut::new(logsumexp));
     let blocks = shape.time.div_ceil(QUERY_BLOCK);
     pool.for_ranges(shape.batch * shape.heads * blocks, 1, |range| {
-        let isa = Isa::active();
-        if isa >= Isa::Avx512 {
-            forward::run(
-                Avx512Tiling,
-                range,
-                shape,
-                window,
-                q,
-                k,
-                v,
-                &out,
-                &logsumexp,
-            );
-        } else if isa >= Isa::Avx2 {
-            forward::run(Avx2Tiling, range, shape, window, q, k, v, &out, &logsumexp);
-        } else {
-            forward::run(
-                PortableTiling,
-                range,
-                shape,
-                window,
-                q,
-                k,
-                v,
-                &out,
-                &logsumexp,
-            );
-        }
+        on_active_tiling!(forward::run(
+            range, shape, window, q, k, v, &out, &logsumexp
+        ));
     });
 }
 
@@ -202,14 +194,7 @@ pub fn causal_attention_gradient(
         dv: SharedMut::new(dv),
     };
     pool.for_ranges(shape.batch * shape.heads, 1, |range| {
-        let isa = Isa::active();
-        if isa >= Isa::Avx512 {
-            gradient::run(Avx512Tiling, range, &inputs, &outputs);
-        } else if isa >= Isa::Avx2 {
-            gradient::run(Avx2Tiling, range, &inputs, &outputs);
-        } else {
-            gradient::run(PortableTiling, range, &inputs, &outputs);
-        }
+        on_active_tiling!(gradient::run(range, &inputs, &outputs));
     });
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::tile::{Tiling, pack_columns, pack_rows, tile_ranges};
+use super::vector::Vector;
 use super::{AttentionShape, KEY_BLOCK, QUERY_BLOCK, visible};
 use crate::math::exp;
 use crate::multiversion;
@@ -10,10 +11,6 @@ use crate::pool::SharedMut;
 
 /// At most this many rows has a tile.
 const MAXIMUM_ROWS: usize = 8;
-/// Neighbouring scores whose maximum and sum are kept apart: fixed, so that
-/// the order of the sum does not depend on the instruction set.
-const GROUP: usize = 8;
-
 multiversion! {
     /// Computes the query blocks `tasks`, counted head by head.
     pub(super) fn run[L: Tiling](
@@ -59,7 +56,7 @@ multiversion! {
                 let keys = &keys[first_key * width..][..KEY_BLOCK * width];
                 let values = &values[first_key * row..][..KEY_BLOCK * row];
                 for tile in (0..end_query - first_query).step_by(L::ROWS) {
-                    let mut ranges: [Range<usize>; MAXIMUM_ROWS] = std::array::from_fn(|_| 0..0);
+                    let mut ranges = [const { 0..0 }; MAXIMUM_ROWS];
                     let ranges = &mut ranges[..L::ROWS];
                     let query = first_query + tile;
                     let columns = tile_ranges::<L>(shape, window, query, first_key, ranges);
@@ -79,9 +76,11 @@ multiversion! {
                         }
                         let scores = &mut scores[i * KEY_BLOCK..][..KEY_BLOCK];
                         let (maximum, total) = (&mut maxima[tile + i], &mut totals[tile + i]);
-                        let factor = weigh(&mut scores[columns.clone()], columns.start, range, maximum, total);
+                        let factor = weigh::<L>(&mut scores[columns.clone()], columns.start, range, maximum, total);
                         if factor != 1.0 {
-                            sums[i * row..][..row].iter_mut().for_each(|sum| *sum *= factor);
+                            for sum in &mut sums[i * row..][..row] {
+                                *sum *= factor;
+                            }
                         }
                     }
                     for lane in (0..row).step_by(L::LANES) {
@@ -110,53 +109,34 @@ multiversion! {
 /// exponentials relative to the new maximum, and adds them to its total.
 /// Returns what earlier sums must be multiplied by.
 #[inline(always)]
-fn weigh(
+fn weigh<L: Tiling>(
     scores: &mut [f32],
     start: usize,
     range: &Range<usize>,
     maximum: &mut f32,
     total: &mut f32,
 ) -> f32 {
-    let (from, to) = (
-        (range.start as i32 - start as i32),
-        (range.end - start) as i32,
-    );
-    let mut highest = [*maximum; GROUP];
-    for (group, scores) in scores.chunks_exact_mut(GROUP).enumerate() {
-        for n in 0..GROUP {
-            let column = (group * GROUP + n) as i32;
-            let inside = column >= from && column < to;
-            scores[n] = if inside { scores[n] } else { f32::NEG_INFINITY };
-            highest[n] = if scores[n] > highest[n] {
-                scores[n]
-            } else {
-                highest[n]
-            };
-        }
+    let from = range.start as i32 - start as i32;
+    let to = range.end as i32 - start as i32;
+    for (n, score) in scores.iter_mut().enumerate() {
+        let inside = n as i32 >= from && (n as i32) < to;
+        *score = if inside { *score } else { f32::NEG_INFINITY };
     }
-    let highest = fold(highest, |a, b| if a > b { a } else { b });
-    let mut added = [0.0f32; GROUP];
-    for scores in scores.chunks_exact_mut(GROUP) {
-        for n in 0..GROUP {
-            scores[n] = exp(scores[n] - highest);
-            added[n] += scores[n];
-        }
+    let lanes = L::Lane::LANES;
+    let mut highest = L::Lane::splat(*maximum);
+    for scores in scores.chunks_exact(lanes) {
+        highest = highest.max(L::Lane::load(scores));
+    }
+    let highest = highest.greatest();
+    for score in scores.iter_mut() {
+        *score = exp(*score - highest);
+    }
+    let mut added = L::Lane::splat(0.0);
+    for scores in scores.chunks_exact(lanes) {
+        added = added.add(L::Lane::load(scores));
     }
     let factor = exp(*maximum - highest);
     *maximum = highest;
-    *total = *total * factor + fold(added, |a, b| a + b);
+    *total = *total * factor + added.sum();
     factor
-}
-
-/// Folds the halves of a group onto each other.
-#[inline(always)]
-fn fold(mut values: [f32; GROUP], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = GROUP / 2;
-    while half > 0 {
-        for n in 0..half {
-            values[n] = join(values[n], values[n + half]);
-        }
-        half /= 2;
-    }
-    values[0]
 }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::tile::{Tiling, pack_columns, pack_rows, tile_ranges};
+use super::vector::Vector;
 use super::{AttentionShape, KEY_BLOCK, QUERY_BLOCK, visible};
 use crate::math::exp;
 use crate::multiversion;
@@ -77,7 +78,7 @@ multiversion! {
                     let start = shape.offset(head, time);
                     let out = &inputs.out[start..start + width];
                     let dout = &inputs.dout[start..start + width];
-                    delta[i] = out.iter().zip(dout).map(|(out, dout)| out * dout).sum();
+                    delta[i] = dot::<L>(out, dout);
                 }
                 dqueries.fill(0.0);
                 let first_key = visible(first_query, window).start / KEY_BLOCK * KEY_BLOCK;
@@ -86,8 +87,7 @@ multiversion! {
                     let value_columns = &value_columns[first_key * width..][..KEY_BLOCK * width];
                     let keys = &keys[first_key * row..][..KEY_BLOCK * row];
                     for tile in (0..times.len()).step_by(L::ROWS) {
-                        let mut ranges: [Range<usize>; MAXIMUM_ROWS] =
-                            std::array::from_fn(|_| 0..0);
+                        let mut ranges = [const { 0..0 }; MAXIMUM_ROWS];
                         let ranges = &mut ranges[..L::ROWS];
                         let query = first_query + tile;
                         let columns = tile_ranges::<L>(shape, window, query, first_key, ranges);
@@ -160,6 +160,22 @@ multiversion! {
             unpack_rows(shape, head, 0..shape.time, 1.0, &dvalues, row, &outputs.dv);
         }
     }
+}
+
+/// The dot product of two rows.
+#[inline(always)]
+fn dot<L: Tiling>(a: &[f32], b: &[f32]) -> f32 {
+    let lanes = L::Lane::LANES;
+    let whole = a.len() / lanes * lanes;
+    let mut sums = L::Lane::splat(0.0);
+    for start in (0..whole).step_by(lanes) {
+        sums = sums.multiply_add(L::Lane::load(&a[start..]), L::Lane::load(&b[start..]));
+    }
+    let mut sum = sums.sum();
+    for i in whole..a.len() {
+        sum += a[i] * b[i];
+    }
+    sum
 }
 
 /// Writes packed rows, times `scale`, to the positions `times` of one head.

@@ -4,14 +4,16 @@
 //! depth in rising order, from what the tile held before, so its value does not
 //! depend on how the depth was cut into calls.
 
-use std::array::from_fn;
 use std::ops::Range;
 
+use super::vector::{PortableVector, Vector};
 use super::{AttentionShape, KEY_BLOCK};
 
 /// A tile's size on one instruction set. LANES is a multiple of ROWS and
 /// divides the block sizes.
 pub(super) trait Tiling {
+    /// The vectors that a tile's rows are made of.
+    type Lane: Vector;
     /// Rows of a tile.
     const ROWS: usize;
     /// Columns of a tile.
@@ -47,18 +49,19 @@ pub(super) trait Tiling {
 }
 
 macro_rules! tiling {
-    ($(#[$meta:meta])* $name:ident, $rows:literal, $lanes:literal, $fused:expr) => {
+    ($(#[$meta:meta])* $name:ident, $vector:ty, $rows:literal, $vectors:literal) => {
         $(#[$meta])*
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
         impl Tiling for $name {
+            type Lane = $vector;
             const ROWS: usize = $rows;
-            const LANES: usize = $lanes;
+            const LANES: usize = $vectors * <$vector as Vector>::LANES;
 
             #[inline(always)]
             fn rows_product(a: &[f32], b: &[f32], b_row: usize, c: &mut [f32], c_row: usize) {
-                rows_product::<$rows, $lanes, { $fused }>(a, b, b_row, c, c_row);
+                rows_product::<$vector, $rows, $vectors>(a, b, b_row, c, c_row);
             }
 
             #[inline(always)]
@@ -71,7 +74,7 @@ macro_rules! tiling {
                 c: &mut [f32],
                 c_row: usize,
             ) {
-                add_ranges::<$rows, $lanes, { $fused }>(ranges, a, a_row, b, b_row, c, c_row);
+                add_ranges::<$vector, $rows, $vectors>(ranges, a, a_row, b, b_row, c, c_row);
             }
 
             #[inline(always)]
@@ -84,45 +87,116 @@ macro_rules! tiling {
                 c: &mut [f32],
                 c_row: usize,
             ) {
-                add_transposed::<$rows, $lanes, { $fused }>(depth, a, a_row, b, b_row, c, c_row);
+                add_transposed::<$vector, $rows, $vectors>(depth, a, a_row, b, b_row, c, c_row);
             }
         }
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 tiling! {
     /// 16 of 32 registers hold sums.
-    Avx512Tiling, 8, 32, true
+    Avx512Tiling, super::vector::Avx512Vector, 8, 2
 }
+#[cfg(target_arch = "x86_64")]
 tiling! {
     /// 8 of 16 registers hold sums.
-    Avx2Tiling, 4, 16, true
+    Avx2Tiling, super::vector::Avx2Vector, 4, 2
 }
 tiling! {
-    /// 8 of the 16 registers of SSE2 hold sums. NEON multiplies and adds in
-    /// one instruction; SSE2 would call a slow function for it.
-    PortableTiling, 4, 8, cfg!(target_arch = "aarch64")
+    /// 8 of 16 registers of four hold sums.
+    PortableTiling, PortableVector, 4, 2
+}
+
+// These are loops rather than closures, which would be compiled on their own.
+
+#[inline(always)]
+fn load<V: Vector, const R: usize, const N: usize>(c: &[f32], c_row: usize) -> [[V; N]; R] {
+    let mut sums = [[V::splat(0.0); N]; R];
+    for (i, sums) in sums.iter_mut().enumerate() {
+        *sums = row(&c[i * c_row..]);
+    }
+    sums
 }
 
 #[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
+fn row<V: Vector, const N: usize>(b: &[f32]) -> [V; N] {
+    let b = &b[..N * V::LANES];
+    let mut vectors = [V::splat(0.0); N];
+    for (n, vector) in vectors.iter_mut().enumerate() {
+        *vector = V::load(&b[n * V::LANES..]);
+    }
+    vectors
 }
 
+/// The first `length` elements of each of the rows that a tile multiplies.
 #[inline(always)]
-fn load<const R: usize, const N: usize>(c: &[f32], c_row: usize) -> [[f32; N]; R] {
-    from_fn(|i| *c[i * c_row..].first_chunk().expect("a full tile"))
+fn left_rows<const R: usize>(a: &[f32], a_row: usize, length: usize) -> [&[f32]; R] {
+    let mut rows = [a; R];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = &a[i * a_row..][..length];
+    }
+    rows
 }
 
+/// Adds the products of the keys `keys` to every row of a tile.
 #[inline(always)]
-fn store<const R: usize, const N: usize>(sums: [[f32; N]; R], c: &mut [f32], c_row: usize) {
-    for (i, sums) in sums.iter().enumerate() {
-        c[i * c_row..][..N].copy_from_slice(sums);
+fn add_all<V: Vector, const R: usize, const N: usize>(
+    keys: Range<usize>,
+    a: &[&[f32]; R],
+    b: &[f32],
+    b_row: usize,
+    sums: &mut [[V; N]; R],
+) {
+    for k in keys {
+        let b: [V; N] = row(&b[k * b_row..]);
+        for i in 0..R {
+            let a = V::splat(a[i][k]);
+            for n in 0..N {
+                sums[i][n] = sums[i][n].multiply_add(a, b[n]);
+            }
+        }
+    }
+}
+
+/// As `add_all`, but to each row only what is in its range.
+#[inline(always)]
+fn add_some<V: Vector, const R: usize, const N: usize>(
+    keys: Range<usize>,
+    ranges: &[Range<usize>; R],
+    a: &[&[f32]; R],
+    b: &[f32],
+    b_row: usize,
+    sums: &mut [[V; N]; R],
+) {
+    for k in keys {
+        let b: [V; N] = row(&b[k * b_row..]);
+        for i in 0..R {
+            let a = V::splat(a[i][k]);
+            let inside = k >= ranges[i].start && k < ranges[i].end;
+            for n in 0..N {
+                let sum = sums[i][n].multiply_add(a, b[n]);
+                sums[i][n] = if inside { sum } else { sums[i][n] };
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn rows_product<const R: usize, const N: usize, const FUSED: bool>(
+fn store<V: Vector, const R: usize, const N: usize>(
+    sums: [[V; N]; R],
+    c: &mut [f32],
+    c_row: usize,
+) {
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (n, sum) in sums.into_iter().enumerate() {
+            sum.store(&mut c[i * c_row + n * V::LANES..]);
+        }
+    }
+}
+
+#[inline(always)]
+fn rows_product<V: Vector, const R: usize, const N: usize>(
     a: &[f32],
     b: &[f32],
     b_row: usize,
@@ -130,21 +204,14 @@ fn rows_product<const R: usize, const N: usize, const FUSED: bool>(
     c_row: usize,
 ) {
     let depth = a.len() / R;
-    let a: [&[f32]; R] = from_fn(|i| &a[i * depth..][..depth]);
-    let mut sums = [[0.0f32; N]; R];
-    for k in 0..depth {
-        let b: &[f32; N] = b[k * b_row..].first_chunk().expect("a full row");
-        for i in 0..R {
-            for n in 0..N {
-                sums[i][n] = multiply_add::<FUSED>(a[i][k], b[n], sums[i][n]);
-            }
-        }
-    }
+    let a = left_rows(a, depth, depth);
+    let mut sums = [[V::splat(0.0); N]; R];
+    add_all(0..depth, &a, b, b_row, &mut sums);
     store(sums, c, c_row);
 }
 
 #[inline(always)]
-fn add_ranges<const R: usize, const N: usize, const FUSED: bool>(
+fn add_ranges<V: Vector, const R: usize, const N: usize>(
     ranges: &[Range<usize>],
     a: &[f32],
     a_row: usize,
@@ -173,40 +240,16 @@ fn add_ranges<const R: usize, const N: usize, const FUSED: bool>(
     } else {
         (last, last)
     };
-    let a: [&[f32]; R] = from_fn(|i| &a[i * a_row..][..last]);
-    let mut sums: [[f32; N]; R] = load(c, c_row);
-    for (from, to, some) in [
-        (first, all_from, true),
-        (all_from, all_to, false),
-        (all_to, last, true),
-    ] {
-        if some {
-            for k in from..to {
-                let b: &[f32; N] = b[k * b_row..].first_chunk().expect("a full row");
-                for i in 0..R {
-                    let inside = k >= ranges[i].start && k < ranges[i].end;
-                    for n in 0..N {
-                        let sum = multiply_add::<FUSED>(a[i][k], b[n], sums[i][n]);
-                        sums[i][n] = if inside { sum } else { sums[i][n] };
-                    }
-                }
-            }
-        } else {
-            for k in from..to {
-                let b: &[f32; N] = b[k * b_row..].first_chunk().expect("a full row");
-                for i in 0..R {
-                    for n in 0..N {
-                        sums[i][n] = multiply_add::<FUSED>(a[i][k], b[n], sums[i][n]);
-                    }
-                }
-            }
-        }
-    }
+    let a = left_rows(a, a_row, last);
+    let mut sums: [[V; N]; R] = load(c, c_row);
+    add_some(first..all_from, ranges, &a, b, b_row, &mut sums);
+    add_all(all_from..all_to, &a, b, b_row, &mut sums);
+    add_some(all_to..last, ranges, &a, b, b_row, &mut sums);
     store(sums, c, c_row);
 }
 
 #[inline(always)]
-fn add_transposed<const R: usize, const N: usize, const FUSED: bool>(
+fn add_transposed<V: Vector, const R: usize, const N: usize>(
     depth: usize,
     a: &[f32],
     a_row: usize,
@@ -215,13 +258,14 @@ fn add_transposed<const R: usize, const N: usize, const FUSED: bool>(
     c: &mut [f32],
     c_row: usize,
 ) {
-    let mut sums: [[f32; N]; R] = load(c, c_row);
+    let mut sums: [[V; N]; R] = load(c, c_row);
     for k in 0..depth {
         let a: &[f32; R] = a[k * a_row..].first_chunk().expect("a full column");
-        let b: &[f32; N] = b[k * b_row..].first_chunk().expect("a full row");
+        let b: [V; N] = row(&b[k * b_row..]);
         for i in 0..R {
+            let a = V::splat(a[i]);
             for n in 0..N {
-                sums[i][n] = multiply_add::<FUSED>(a[i], b[n], sums[i][n]);
+                sums[i][n] = sums[i][n].multiply_add(a, b[n]);
             }
         }
     }

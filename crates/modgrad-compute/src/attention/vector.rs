@@ -20,7 +20,41 @@ pub(super) trait Vector: Copy {
     fn add(self, other: Self) -> Self;
     /// The greater in each lane; `self` where they do not compare.
     fn max(self, other: Self) -> Self;
+
+    /// The sum of the lanes, halves folded onto each other.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut values = [0.0f32; MAXIMUM_LANES];
+        self.store(&mut values);
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for n in 0..half {
+                values[n] += values[n + half];
+            }
+            half /= 2;
+        }
+        values[0]
+    }
+
+    /// The greatest of the lanes.
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        let mut values = [0.0f32; MAXIMUM_LANES];
+        self.store(&mut values);
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for n in 0..half {
+                let (a, b) = (values[n], values[n + half]);
+                values[n] = if b > a { b } else { a };
+            }
+            half /= 2;
+        }
+        values[0]
+    }
 }
+
+/// The most lanes that a vector has.
+const MAXIMUM_LANES: usize = 16;
 
 macro_rules! x86_vector {
     ($(#[$meta:meta])* $name:ident, $register:ident, $lanes:literal, $splat:ident, $load:ident,
@@ -112,28 +146,36 @@ impl Vector for PortableVector {
 
     #[inline(always)]
     fn multiply_add(self, a: Self, b: Self) -> Self {
-        PortableVector(std::array::from_fn(|n| {
-            if cfg!(target_arch = "aarch64") {
-                a.0[n].mul_add(b.0[n], self.0[n])
+        let mut sum = self.0;
+        for n in 0..4 {
+            sum[n] = if cfg!(target_arch = "aarch64") {
+                a.0[n].mul_add(b.0[n], sum[n])
             } else {
-                a.0[n] * b.0[n] + self.0[n]
-            }
-        }))
+                a.0[n] * b.0[n] + sum[n]
+            };
+        }
+        PortableVector(sum)
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        PortableVector(std::array::from_fn(|n| self.0[n] + other.0[n]))
+        let mut sum = self.0;
+        for n in 0..4 {
+            sum[n] += other.0[n];
+        }
+        PortableVector(sum)
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        PortableVector(std::array::from_fn(|n| {
-            if other.0[n] > self.0[n] {
+        let mut greater = self.0;
+        for n in 0..4 {
+            greater[n] = if other.0[n] > greater[n] {
                 other.0[n]
             } else {
-                self.0[n]
-            }
-        }))
+                greater[n]
+            };
+        }
+        PortableVector(greater)
     }
 }

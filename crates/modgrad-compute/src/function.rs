@@ -134,8 +134,8 @@ impl UnaryFunction {
             Self::Softplus => math::sigmoid(x),
             Self::Relu => step(x),
             Self::ReluSquared => 2.0 * relu(x),
-            Self::Silu => math::silu_derivative(x),
-            Self::Gelu => math::gelu_derivative(x),
+            Self::Silu => math::silu_with_derivative(x).1,
+            Self::Gelu => math::gelu_with_derivative(x).1,
         }
     }
 
@@ -244,15 +244,18 @@ impl GateActivation {
         }
     }
 
-    /// The derivative in f32, as the kernels compute it.
+    /// The value and the derivative in f32, as the kernels compute them.
     #[inline(always)]
-    pub fn derivative(self, x: f32) -> f32 {
+    pub fn value_with_derivative(self, x: f32) -> (f32, f32) {
         match self {
-            Self::Sigmoid => UnaryFunction::Sigmoid.derivative(x),
-            Self::Silu => math::silu_derivative(x),
-            Self::Gelu => math::gelu_derivative(x),
-            Self::Relu => step(x),
-            Self::Identity => 1.0,
+            Self::Sigmoid => {
+                let y = math::sigmoid(x);
+                (y, y * (1.0 - y))
+            }
+            Self::Silu => math::silu_with_derivative(x),
+            Self::Gelu => math::gelu_with_derivative(x),
+            Self::Relu => (relu(x), step(x)),
+            Self::Identity => (x, 1.0),
         }
     }
 
@@ -398,8 +401,13 @@ mod tests {
         }
         for &activation in GateActivation::ALL {
             for x in [-3.0f32, -0.5, 0.0, 0.7, 2.0] {
-                let value = activation.value(x) as f64 - activation.value_f64(x as f64);
-                let slope = activation.derivative(x) as f64 - activation.derivative_f64(x as f64);
+                let (value, slope) = activation.value_with_derivative(x);
+                assert!(
+                    (value - activation.value(x)).abs() < 1e-6,
+                    "{activation:?} at {x}"
+                );
+                let value = value as f64 - activation.value_f64(x as f64);
+                let slope = slope as f64 - activation.derivative_f64(x as f64);
                 assert!(
                     value.abs() < 1e-6 && slope.abs() < 1e-6,
                     "{activation:?} at {x}"

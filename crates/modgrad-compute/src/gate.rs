@@ -76,8 +76,9 @@ multiversion! {
                     operands.zip(dvalue.iter_mut().zip(dgate))
                 {
                     let (value, gate, dy) = (value.to_f32(), gate.to_f32(), dy.to_f32());
-                    *dvalue = G::from_f32(dy * ACTIVATION.value(gate));
-                    *dgate = G::from_f32(dy * value * ACTIVATION.derivative(gate));
+                    let (activated, slope) = ACTIVATION.value_with_derivative(gate);
+                    *dvalue = G::from_f32(dy * activated);
+                    *dgate = G::from_f32(dy * value * slope);
                 }
             }
         })

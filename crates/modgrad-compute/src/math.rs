@@ -13,6 +13,26 @@ pub fn exp(x: f32) -> f32 {
     // The limits lie beyond underflow and overflow; comparisons keep a NaN.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.5 { -104.5 } else { x };
+    let (mantissa, exponent) = exp_parts(x);
+    // Two factors reach the subnormal numbers and infinity without overflow.
+    let half = exponent >> 1;
+    mantissa * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
+}
+
+/// e^x for sums and quotients, a fifth cheaper than [`exp`]: the same between
+/// -87.3 and 88.3, but 0 below -87.7 and infinity above 88.4.
+#[inline(always)]
+pub fn exp_normal(x: f32) -> f32 {
+    // At these limits the exponent is -127 and 128: the factor 0 or infinity.
+    let x = if x > 88.5 { 88.5 } else { x };
+    let x = if x < -88.0 { -88.0 } else { x };
+    let (mantissa, exponent) = exp_parts(x);
+    mantissa * power_of_two(exponent)
+}
+
+/// e^x as mantissa * 2^exponent, the mantissa in [sqrt(1/2), sqrt(2)].
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, i32) {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let whole = shifted - ROUND;
@@ -25,13 +45,10 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_6e-1;
     let p = p * r + 0.5;
-    let mantissa = p * r * r + r + 1.0;
-    // Two factors reach the subnormal numbers and infinity without overflow.
-    let half = exponent >> 1;
-    mantissa * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
+    (p * r * r + r + 1.0, exponent)
 }
 
-/// 2^exponent for -126 <= exponent <= 127.
+/// 2^exponent for -126 <= exponent <= 127; 0 at -127, infinity at 128.
 #[inline(always)]
 fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits((exponent.wrapping_add(127) as u32) << 23)
@@ -109,27 +126,28 @@ pub fn tanh(x: f32) -> f32 {
 /// 1 / (1 + e^-x): relative error under 3e-7, also far below zero.
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    1.0 / (1.0 + exp_normal(-x))
 }
 
 /// log(1 + e^x), linear above and exponential below without loss.
 #[inline(always)]
 pub fn softplus(x: f32) -> f32 {
     let positive = if x < 0.0 { 0.0 } else { x };
-    positive + log_one_plus(exp(-x.abs()))
+    positive + log_one_plus(exp_normal(-x.abs()))
 }
 
 /// x * sigmoid(x).
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
+    x / (1.0 + exp_normal(-x))
 }
 
-/// Derivative of [`silu`].
+/// [`silu`] and its derivative, for the price of one exponential.
 #[inline(always)]
-pub fn silu_derivative(x: f32) -> f32 {
+pub fn silu_with_derivative(x: f32) -> (f32, f32) {
     let s = sigmoid(x);
-    s + x * s * (1.0 - s)
+    let y = x * s;
+    (y, s + y * (1.0 - s))
 }
 
 /// 2 * sqrt(2 / pi), the slope of the tanh form of GELU.
@@ -140,15 +158,19 @@ const GELU_CUBIC: f32 = 0.044_715;
 /// zero keeps its relative accuracy.
 #[inline(always)]
 pub fn gelu(x: f32) -> f32 {
-    x / (1.0 + exp(-GELU_SLOPE * (x + GELU_CUBIC * x * x * x)))
+    x / (1.0 + exp_normal(-GELU_SLOPE * (x + GELU_CUBIC * x * x * x)))
 }
 
-/// Derivative of [`gelu`].
+/// [`gelu`] and its derivative, for the price of one exponential.
 #[inline(always)]
-pub fn gelu_derivative(x: f32) -> f32 {
+pub fn gelu_with_derivative(x: f32) -> (f32, f32) {
     let square = x * x;
     let s = sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * square));
-    s + x * s * (1.0 - s) * GELU_SLOPE * (1.0 + 3.0 * GELU_CUBIC * square)
+    let y = x * s;
+    (
+        y,
+        s + y * (1.0 - s) * (GELU_SLOPE + 3.0 * GELU_SLOPE * GELU_CUBIC * square),
+    )
 }
 
 /// The larger of the two; NaN where either is.
@@ -220,6 +242,25 @@ mod tests {
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert!(exp(88.72).is_finite());
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_cheaper_exp_differs_only_at_the_limits() {
+        for x in points(-87.3, 88.3) {
+            assert_eq!(exp_normal(x), exp(x), "{x}");
+        }
+        for x in points(-200.0, -87.0) {
+            assert!((exp_normal(x) - exp(x)).abs() < f32::MIN_POSITIVE, "{x}");
+        }
+        for (x, limit) in [
+            (-87.8, 0.0),
+            (f32::NEG_INFINITY, 0.0),
+            (88.4, f32::INFINITY),
+        ] {
+            assert_eq!(exp_normal(x), limit);
+        }
+        assert_eq!(exp_normal(f32::INFINITY), f32::INFINITY);
+        assert!(exp_normal(f32::NAN).is_nan());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! here; [`muon_momentum`] and [`muon_apply`] are what stands around it.
 
 use crate::elementwise::{ELEMENTS_PER_THREAD, expect_length, rows_per_thread};
-use crate::embedding::SparseGradient;
+use crate::embedding::{LOOKUPS_AHEAD, SparseGradient, prefetch};
 use crate::pool::SharedMut;
 use crate::reduce::{fold_lanes, sum_lanes};
 use crate::{Element, Pool, bf16, multiversion};
@@ -229,15 +229,24 @@ pub fn rowwise_adagrad(
     let per_shard = (sparse.touched() / shards.len()).max(1);
     let (table, state) = (SharedMut::new(table), SharedMut::new(state));
     pool.for_ranges(shards.len(), rows_per_thread(d * per_shard), |range| {
-        for (row, gradient) in shards[range].iter().flat_map(|shard| shard.iter(d)) {
-            // SAFETY: a row is in one shard, and there once.
-            let (table, state) = unsafe {
-                (
-                    table.slice(row * d..(row + 1) * d),
-                    state.slice(row..row + 1),
-                )
-            };
-            adagrad_row(settings, table, &mut state[0], gradient);
+        // SAFETY: a row is in one shard, and there once.
+        let part = |row: usize| unsafe {
+            (
+                table.slice(row * d..(row + 1) * d),
+                state.slice(row..row + 1),
+            )
+        };
+        for shard in &shards[range] {
+            let mut ahead = shard.iter(d).skip(LOOKUPS_AHEAD);
+            for (row, gradient) in shard.iter(d) {
+                if let Some((row, _)) = ahead.next() {
+                    let (table, state) = part(row);
+                    prefetch(table);
+                    prefetch(state);
+                }
+                let (table, state) = part(row);
+                adagrad_row(settings, table, &mut state[0], gradient);
+            }
         }
     });
 }

@@ -51,7 +51,7 @@ multiversion! {
                 }
             } else {
                 for (y, x) in y.iter_mut().zip(x) {
-                    *y = Y::from_f32(math::exp(x.to_f32() - largest) * scale);
+                    *y = Y::from_f32(math::exp_normal(x.to_f32() - largest) * scale);
                 }
             }
         }
@@ -73,7 +73,7 @@ fn sum_of_exponentials<X: Element>(x: &[X], largest: f32, held: &mut [f32; HELD]
     for x in x.chunks(HELD) {
         let held = &mut held[..x.len()];
         for (e, x) in held.iter_mut().zip(x) {
-            *e = math::exp(x.to_f32() - largest);
+            *e = math::exp_normal(x.to_f32() - largest);
         }
         sum += sum_lanes(fold_lanes!(0.0f32; lane, held => lane + held));
     }
@@ -226,11 +226,11 @@ multiversion! {
         let given = targets.iter().zip(logsumexp).zip(dloss);
         for ((logits, dlogits), ((target, &logsumexp), &dloss)) in rows.zip(given) {
             for (dlogit, logit) in dlogits.iter_mut().zip(logits) {
-                *dlogit = G::from_f32(math::exp(logit.to_f32() - logsumexp) * dloss);
+                *dlogit = G::from_f32(math::exp_normal(logit.to_f32() - logsumexp) * dloss);
             }
             match logits.get(target.to_usize()) {
                 Some(logit) => {
-                    let probability = math::exp(logit.to_f32() - logsumexp);
+                    let probability = math::exp_normal(logit.to_f32() - logsumexp);
                     dlogits[target.to_usize()] = G::from_f32((probability - 1.0) * dloss);
                 }
                 None => dlogits.fill(G::from_f32(f32::NAN)),

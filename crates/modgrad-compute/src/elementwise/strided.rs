@@ -12,6 +12,8 @@ use crate::{Element, Pool, multiversion};
 const MAX_AXES: usize = 8;
 /// The side of the square blocks of a transpose: one cache line of f32.
 const TILE: usize = 16;
+/// The side of a block of such blocks: its pages stay in the TLB.
+const STRIP: usize = 64;
 
 /// One axis of an iteration over `N` operands.
 #[derive(Clone, Copy, Debug)]
@@ -257,7 +259,8 @@ multiversion! {
 }
 
 /// The case where another axis than the last is contiguous in `x`: square
-/// blocks over the two, so that both sides are touched in whole cache lines.
+/// blocks over the two, so that both sides are touched in whole cache lines
+/// and few pages at a time.
 fn transpose<X: Element, O: Element>(
     pool: &Pool,
     x: &[X],
@@ -278,64 +281,79 @@ fn transpose<X: Element, O: Element>(
     placed.reverse();
     let across = placed.pop().expect("a transpose has two axes");
     let along = placed.remove(contiguous);
-    let strips = along.size.div_ceil(TILE);
+    let strips = along.size.div_ceil(STRIP);
     let units = placed.iter().map(|axis| axis.size).product::<usize>() * strips;
     let out = SharedMut::new(out);
     pool.for_ranges(
         units,
-        ELEMENTS_PER_THREAD.div_ceil(across.size * TILE),
+        ELEMENTS_PER_THREAD.div_ceil(across.size * STRIP),
         |range| {
             for unit in range {
                 let [from, to] = Walker::at(&placed, unit / strips).offsets;
-                let first = unit % strips * TILE;
-                let rows = TILE.min(along.size - first);
-                let x = &x[from + first..];
-                // SAFETY: the strips of one region write disjoint rows of `out`.
-                unsafe {
-                    transpose_strip(
-                        x,
-                        across,
-                        rows,
-                        to + first * along.strides[1],
-                        along.strides[1],
-                        &out,
-                    )
+                let first = unit % strips * STRIP;
+                let strip = Strip {
+                    x: &x[from + first..],
+                    x_stride: across.strides[0],
+                    rows: STRIP.min(along.size - first),
+                    columns: across.size,
+                    start: to + first * along.strides[1],
+                    pitch: along.strides[1],
                 };
+                transpose_strip(strip, &out);
             }
         },
     );
 }
 
-/// Writes `rows` rows of `across.size` to `out`, the first at `to`, the others
-/// `pitch` apart; row i has the elements i, i + stride, ... of `x`.
-///
-/// # Safety
-/// No one else may hold these rows of `out`.
-unsafe fn transpose_strip<X: Element, O: Element>(
-    x: &[X],
-    across: Axis<2>,
+/// Rows of a transpose that one thread writes: element j of row i is
+/// `x[i + j * x_stride]`, and goes to `out[start + i * pitch + j]`.
+struct Strip<'a, X> {
+    x: &'a [X],
+    x_stride: usize,
     rows: usize,
-    to: usize,
+    columns: usize,
+    start: usize,
     pitch: usize,
-    out: &SharedMut<O>,
-) {
-    let stride = across.strides[0];
-    for first in (0..across.size).step_by(TILE) {
-        let columns = TILE.min(across.size - first);
-        let mut tile = [[0.0f32; TILE]; TILE];
-        for (column, values) in tile[..columns].iter_mut().enumerate() {
-            let x = &x[(first + column) * stride..][..rows];
-            for (value, x) in values.iter_mut().zip(x) {
-                *value = x.to_f32();
+}
+
+multiversion! {
+    fn transpose_strip[X: Element, O: Element](strip: Strip<X>, out: &SharedMut<O>) {
+        for block in (0..strip.columns).step_by(STRIP) {
+            let end = strip.columns.min(block + STRIP);
+            for row in (0..strip.rows).step_by(TILE) {
+                let rows = TILE.min(strip.rows - row);
+                for column in (block..end).step_by(TILE) {
+                    let columns = TILE.min(end - column);
+                    transpose_tile(&strip, row, rows, column, columns, out);
+                }
             }
         }
-        for row in 0..rows {
-            let start = to + row * pitch + first;
-            // SAFETY: inside this strip, which is the caller's alone.
-            let out = unsafe { out.slice(start..start + columns) };
-            for (out, values) in out.iter_mut().zip(&tile) {
-                *out = O::from_f32(values[row]);
-            }
+    }
+}
+
+#[inline(always)]
+fn transpose_tile<X: Element, O: Element>(
+    strip: &Strip<X>,
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
+    out: &SharedMut<O>,
+) {
+    let mut tile = [[0.0f32; TILE]; TILE];
+    for (index, values) in tile[..columns].iter_mut().enumerate() {
+        let x = &strip.x[row + (column + index) * strip.x_stride..][..rows];
+        for (value, x) in values.iter_mut().zip(x) {
+            *value = x.to_f32();
+        }
+    }
+    for index in 0..rows {
+        let start = strip.start + (row + index) * strip.pitch + column;
+        // SAFETY: each strip is visited once in a region, and strips of one
+        // transpose write disjoint rows.
+        let out = unsafe { out.slice(start..start + columns) };
+        for (out, values) in out.iter_mut().zip(&tile) {
+            *out = O::from_f32(values[index]);
         }
     }
 }

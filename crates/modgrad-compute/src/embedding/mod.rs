@@ -15,7 +15,7 @@ use crate::{Element, Pool, multiversion};
 /// Tables above this many bytes are not expected in the second-level cache.
 const CACHED_BYTES: usize = 1 << 20;
 /// How many look-ups ahead a row is fetched.
-const LOOKUPS_AHEAD: usize = 8;
+pub(crate) const LOOKUPS_AHEAD: usize = 8;
 /// Columns that a bag is summed over at once, on the stack.
 const STRIPE: usize = 256;
 
@@ -123,6 +123,7 @@ pub fn embedding_gradient<I: Index, D: Element>(
     );
     let small = indices.len() * d <= crate::elementwise::ELEMENTS_PER_THREAD;
     let threads = if small { 1 } else { pool.threads() };
+    let far = size_of_val(dtable) > CACHED_BYTES;
     let dtable = SharedMut::new(dtable);
     if threads == 1 || d >= NARROWEST * threads {
         pool.for_ranges(d, if threads == 1 { d } else { NARROWEST }, |columns| {
@@ -130,9 +131,9 @@ pub fn embedding_gradient<I: Index, D: Element>(
                 columns: (columns.start, columns.end),
                 every: 1,
                 first: 0,
+                far,
             };
-            // SAFETY: the threads have disjoint columns.
-            unsafe { add_rows(indices, bag, dy, d, part, &dtable) };
+            add_rows(indices, bag, dy, d, part, &dtable);
         });
     } else {
         pool.run(&|thread| {
@@ -140,9 +141,9 @@ pub fn embedding_gradient<I: Index, D: Element>(
                 columns: (0, d),
                 every: threads,
                 first: thread,
+                far,
             };
-            // SAFETY: the threads have disjoint rows.
-            unsafe { add_rows(indices, bag, dy, d, part, &dtable) };
+            add_rows(indices, bag, dy, d, part, &dtable);
         });
     }
 }
@@ -154,25 +155,14 @@ struct Part {
     columns: (usize, usize),
     every: usize,
     first: usize,
-}
-
-/// Adds each row of `dy` to the rows of its bag, inside `part`.
-///
-/// # Safety
-/// No one else may hold this part of `dtable`.
-unsafe fn add_rows<I: Index, D: Element>(
-    indices: &[I],
-    bag: usize,
-    dy: &[D],
-    d: usize,
-    part: Part,
-    dtable: &SharedMut<f32>,
-) {
-    add_rows_body(indices, bag, dy, d, part, dtable);
+    /// Whether the table is worth prefetching.
+    far: bool,
 }
 
 multiversion! {
-    fn add_rows_body[I: Index, D: Element](
+    /// Adds each row of `dy` to the rows of its bag, inside `part`, which is
+    /// the calling thread's alone.
+    fn add_rows[I: Index, D: Element](
         indices: &[I],
         bag: usize,
         dy: &[D],
@@ -181,17 +171,20 @@ multiversion! {
         dtable: &SharedMut<f32>,
     ) {
         let (start, end) = part.columns;
+        // SAFETY: the rows and columns asked for below are inside the part.
+        let stretch = |row: usize| unsafe { dtable.slice(row * d + start..row * d + end) };
+        let owned = |row: usize| part.every == 1 || row % part.every == part.first;
+        let mut ahead = indices[LOOKUPS_AHEAD.min(indices.len())..].iter();
         for (dy, bag) in dy.chunks_exact(d).zip(indices.chunks_exact(bag)) {
             let dy = &dy[start..end];
             for index in bag {
-                let row = index.to_usize();
-                if part.every > 1 && row % part.every != part.first {
-                    continue;
+                if let Some(index) = ahead.next() && part.far && owned(index.to_usize()) {
+                    prefetch(stretch(index.to_usize()));
                 }
-                // SAFETY: inside the caller's part of the table.
-                let dtable = unsafe { dtable.slice(row * d + start..row * d + end) };
-                for (dtable, dy) in dtable.iter_mut().zip(dy) {
-                    *dtable += dy.to_f32();
+                if owned(index.to_usize()) {
+                    for (sum, dy) in stretch(index.to_usize()).iter_mut().zip(dy) {
+                        *sum += dy.to_f32();
+                    }
                 }
             }
         }
@@ -236,7 +229,7 @@ multiversion! {
 
 /// Asks the processor for the cache lines of a row.
 #[inline(always)]
-fn prefetch(row: &[f32]) {
+pub(crate) fn prefetch(row: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     for line in row.chunks(16) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -163,7 +163,34 @@ pub(crate) fn broadcast(x: &[usize], y: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
+/// Programs are written as JSON, which has neither NaN nor infinity.
+fn finite_attributes(given: &Operands<'_>, op: &Op) -> Result<()> {
+    let numbers: &[f32] = match op {
+        Op::Constant { value, .. } => &[*value],
+        Op::Affine { scale, offset } => &[*scale, *offset],
+        Op::RmsNorm { epsilon } | Op::LayerNorm { epsilon } => &[*epsilon],
+        _ => &[],
+    };
+    numbers.iter().try_for_each(|number| {
+        given.attribute(number.is_finite(), || {
+            format!("its numbers must be finite, not {number}")
+        })
+    })
+}
+
+/// The channels of a norm: the last axis, which has a mean.
+fn channels(given: &Operands<'_>, x: &TensorSpec) -> Result<usize> {
+    let channels = given.last(x)?;
+    given.require(
+        channels > 0,
+        || "at least one channel".into(),
+        || x.to_string(),
+    )?;
+    Ok(channels)
+}
+
 fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
+    finite_attributes(given, op)?;
     match op {
         Op::Input { shape, dtype, .. } => {
             given.count::<0>()?;
@@ -339,7 +366,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             let [indices, dy] = given.count()?;
             given.indices(indices)?;
             given.float(dy)?;
-            let end = axis + indices.shape.len();
+            let end = axis.saturating_add(indices.shape.len());
             given.require(
                 dy.shape.len() >= end && dy.shape[*axis..end] == indices.shape[..],
                 || format!("a gradient with axes {:?} at {axis}", indices.shape),
@@ -408,7 +435,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
 
         Op::RmsNorm { .. } => {
             let [x, weight] = given.floats()?;
-            given.shaped(weight, &[given.last(x)?], "a weight")?;
+            given.shaped(weight, &[channels(given, x)?], "a weight")?;
             Ok(vec![x.clone(), TensorSpec::f32(without_last(&x.shape))])
         }
         Op::RmsNormGradient => {
@@ -420,7 +447,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
         }
         Op::LayerNorm { .. } => {
             let [x, weight, bias] = given.floats()?;
-            given.shaped(weight, &[given.last(x)?], "a weight")?;
+            given.shaped(weight, &[channels(given, x)?], "a weight")?;
             given.shaped(bias, &weight.shape, "a bias")?;
             let rows = TensorSpec::f32(without_last(&x.shape));
             Ok(vec![x.clone(), rows.clone(), rows])

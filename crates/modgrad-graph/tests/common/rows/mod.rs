@@ -72,12 +72,14 @@ pub fn table() -> Vec<Row> {
     table.rows
 }
 
-/// The outputs of `op`, for gradient ops that take what their forward op made.
+/// The outputs of `op` as f32 holds them, for gradient ops that take what
+/// their forward op made.
 fn forward(op: Op, operands: &[Operand]) -> Vec<Operand> {
     let arrays: Vec<&Array> = operands.iter().map(|operand| &operand.array).collect();
-    evaluate(&op, &arrays, KEY)
-        .unwrap()
+    let outputs = evaluate(&op, &arrays, KEY).unwrap();
+    let rounded = |output: Array| output.map(|x| f64::from(x as f32));
+    outputs
         .into_iter()
-        .map(Operand::f32)
+        .map(|output| Operand::f32(rounded(output)))
         .collect()
 }

@@ -61,12 +61,13 @@ impl<B: Backend> Executor<B> {
         Self::from_plan(backend, plan, false)
     }
 
-    /// Prepares `program` to compute the scalar output `loss` and the gradients
-    /// of all trainable parameters; `order` is the order of the flat buffer.
+    /// Prepares `program` to compute the scalar output `loss` (and the outputs
+    /// `watch`) and the gradients of all trainable parameters; `order` is the order of the flat buffer.
     pub(crate) fn for_training(
         backend: B,
         program: &Program,
         loss: &str,
+        watch: &[String],
         precision: Precision,
         order: &[String],
     ) -> Result<Self> {
@@ -91,7 +92,9 @@ impl<B: Backend> Executor<B> {
             .map(|(name, _)| name)
             .zip(terms)
             .collect();
-        let plan = planner::plan(&program, &[loss], &terms, precision, order)?;
+        let mut outputs = vec![loss];
+        outputs.extend(watch.iter().map(String::as_str));
+        let plan = planner::plan(&program, &outputs, &terms, precision, order)?;
         Self::from_plan(backend, plan, true)
     }
 

@@ -138,7 +138,8 @@ pub fn plan(
     wanted.extend(terms.values().flatten());
     let needed = program.needed_for(&wanted);
     let (parameters, flat_elements) = place_parameters(program, order)?;
-    let storage = storage::assign(program, precision, &needed, &kept);
+    // What enters or leaves a run, and gradients, are f32.
+    let storage = storage::assign(program, precision, &needed, &wanted);
     let mut planner = Planner {
         program,
         needed: &needed,

@@ -140,6 +140,11 @@ impl Tensor {
         &self.data
     }
 
+    /// The elements, taken out.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
     /// The elements as f32, if that is their type.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.data {

@@ -67,6 +67,8 @@ pub struct Group {
 pub struct Settings {
     /// The scalar output to minimise.
     pub loss: String,
+    /// Other outputs that can be read after a backward pass.
+    pub watch: Vec<String>,
     /// Every trainable parameter in exactly one group.
     pub groups: Vec<Group>,
     /// How matrix products are formed.
@@ -106,8 +108,14 @@ impl<B: Backend> Training<B> {
                 order.push(name.clone());
             }
         }
-        let executor =
-            Executor::for_training(backend, program, &settings.loss, settings.precision, &order)?;
+        let executor = Executor::for_training(
+            backend,
+            program,
+            &settings.loss,
+            &settings.watch,
+            settings.precision,
+            &order,
+        )?;
         check_groups(&executor, &settings.groups, &order)?;
         let backend = &executor.backend;
         let bytes = executor.plan.flat_elements * 4;

@@ -1,0 +1,1 @@
+"""The language task: byte models that train in minutes."""

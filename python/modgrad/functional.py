@@ -1,0 +1,211 @@
+"""Operations on symbolic tensors, named as in PyTorch where PyTorch has them.
+
+Axes: B batch, T time, H heads, D channels of a head, C channels, N rows; `...`
+any leading axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modgrad.program import Operand, Tensor, current_graph
+
+
+def _apply(op: str, *inputs: Operand, **attributes: object) -> Tensor:
+    return current_graph().apply(op, *inputs, **attributes)
+
+
+def full(shape: Sequence[int], value: float) -> Tensor:
+    """A tensor of which every element is `value`."""
+    return _apply("constant", shape=list(shape), value=value)
+
+
+# ---- elementwise ------------------------------------------------------------
+
+
+def relu(x: Operand) -> Tensor:
+    """max(x, 0)."""
+    return _apply("unary", x, function="relu")
+
+
+def relu_squared(x: Operand) -> Tensor:
+    """max(x, 0)² (Primer, arXiv 2109.08668)."""
+    return _apply("unary", x, function="relu_squared")
+
+
+def silu(x: Operand) -> Tensor:
+    """x · sigmoid(x)."""
+    return _apply("unary", x, function="silu")
+
+
+def gelu(x: Operand) -> Tensor:
+    """GELU in its tanh form (arXiv 1606.08415)."""
+    return _apply("unary", x, function="gelu")
+
+
+def softplus(x: Operand) -> Tensor:
+    """log(1 + e^x)."""
+    return _apply("unary", x, function="softplus")
+
+
+def maximum(x: Operand, y: Operand) -> Tensor:
+    """The larger of two tensors, elementwise."""
+    return _apply("binary", x, y, function="maximum")
+
+
+def minimum(x: Operand, y: Operand) -> Tensor:
+    """The smaller of two tensors, elementwise."""
+    return _apply("binary", x, y, function="minimum")
+
+
+def dropout(x: Operand, probability: float, stream: int) -> Tensor:
+    """Zeroes elements with `probability` and scales up the rest.
+
+    Each call of a model needs a `stream` of its own, so that masks differ.
+    """
+    if probability == 0.0:
+        return current_graph().read(x)
+    return _apply("dropout", x, probability=probability, stream=stream)
+
+
+# ---- linear and normalisation -----------------------------------------------
+
+
+def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Tensor:
+    """x [..., k] · weight[n, k]ᵀ + bias[n]."""
+    return _apply("linear", x, weight, *([] if bias is None else [bias]))
+
+
+def matmul(
+    a: Operand, b: Operand, *, transpose_a: bool = False, transpose_b: bool = False
+) -> Tensor:
+    """a [..., m, k] · b [k, n], or both with the same leading axes."""
+    return _apply("mat_mul", a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+
+def rms_norm(x: Operand, weight: Operand, epsilon: float = 1e-5) -> Tensor:
+    """x / rms(x) · weight over the last axis (arXiv 1910.07467)."""
+    return _apply("rms_norm", x, weight, epsilon=epsilon)
+
+
+def layer_norm(x: Operand, weight: Operand, bias: Operand, epsilon: float = 1e-5) -> Tensor:
+    """Standardises the last axis, then scales and shifts (arXiv 1607.06450)."""
+    return _apply("layer_norm", x, weight, bias, epsilon=epsilon)
+
+
+# ---- gates, softmax, loss ---------------------------------------------------
+
+
+def glu(x: Operand, activation: str = "sigmoid") -> Tensor:
+    """x [..., 2C] → first half · activation(second half) (arXiv 2002.05202).
+
+    `activation` is "sigmoid", "silu" (SwiGLU), "gelu" (GeGLU), "relu" or "identity".
+    """
+    return _apply("gated_linear_unit", x, activation=activation)
+
+
+def softmax(x: Operand) -> Tensor:
+    """Over the last axis."""
+    return _apply("softmax", x)
+
+
+def cross_entropy(logits: Operand, targets: Operand) -> Tensor:
+    """−ln softmax(logits)[target] for each position, in nats.
+
+    logits f32[..., C], targets u8 or i32[...] → f32[...].
+    """
+    return _apply("cross_entropy", logits, targets)
+
+
+def logsumexp(logits: Operand) -> Tensor:
+    """ln Σ e^x over the last axis."""
+    peak = current_graph().read(logits).max(-1, keepdims=True)
+    shifted = (current_graph().read(logits) - peak).exp().sum(-1)
+    return shifted.log() + peak.reshape(*shifted.shape)
+
+
+# ---- movement ---------------------------------------------------------------
+
+
+def concat(tensors: Sequence[Operand], axis: int = -1) -> Tensor:
+    """Joins tensors along one axis."""
+    graph = current_graph()
+    read = [graph.read(tensor) for tensor in tensors]
+    at = axis % read[0].rank if read and axis < 0 else axis
+    return graph.apply("concat", *read, axis=at)
+
+
+def gather(x: Operand, indices: Operand, axis: int = 0) -> Tensor:
+    """x with `axis` replaced by the axes of `indices` (numpy's take)."""
+    return _apply("gather", x, indices, axis=axis)
+
+
+def shift(x: Operand, amount: int = 1) -> Tensor:
+    """y[:, t] = x[:, t − amount] over x [B, T, ...], zeros before the window."""
+    return _apply("shift", x, amount=amount)
+
+
+# ---- embeddings and contexts of bytes ---------------------------------------
+
+
+def embedding(table: Operand, indices: Operand) -> Tensor:
+    """Rows of table [N, C] by indices [...] → [..., C]."""
+    return _apply("embedding", table, indices)
+
+
+def embedding_bag(table: Operand, indices: Operand) -> Tensor:
+    """Sums of S rows of table [N, C] by indices [..., S] → [..., C]."""
+    return _apply("embedding_bag", table, indices)
+
+
+def byte_context(tokens: Operand, length: int) -> Tensor:
+    """tokens u8[B, T] → i32[B, T, length]: the last bytes, newest first, the
+    position's own included; 256 before the window."""
+    return _apply("byte_context", tokens, length=length)
+
+
+def ngram_hash(tokens: Operand, orders: Sequence[int], rows: int, seed: int = 0) -> Tensor:
+    """tokens u8[B, T] → i32[B, T, orders]: hashes of the last n bytes for each n.
+
+    Slot k lies in k·rows … (k+1)·rows − 1, so that all share one table.
+    """
+    return _apply("ngram_hash", tokens, hash={"orders": list(orders), "rows": rows, "seed": seed})
+
+
+def word_hash(tokens: Operand, kinds: Sequence[str], rows: int, seed: int = 0) -> Tensor:
+    """tokens u8[B, T] → i32[B, T, kinds]: hashes of the words around each position.
+
+    Slot k lies in k·rows … (k+1)·rows − 1, so that all share one table.
+    """
+    return _apply("word_hash", tokens, hash={"kinds": list(kinds), "rows": rows, "seed": seed})
+
+
+# ---- sequences --------------------------------------------------------------
+
+
+def causal_attention(q: Operand, k: Operand, v: Operand, window: int | None = None) -> Tensor:
+    """softmax(q·k/√D)·v over this and earlier positions, [B, T, H, D] each.
+
+    With `window`, over the latest `window` positions only.
+    """
+    return _apply("causal_attention", q, k, v, window=window)
+
+
+def rope(x: Operand, base: float = 10000.0, rotated: int | None = None) -> Tensor:
+    """Rotary position embedding of x [B, T, H, D] (arXiv 2104.09864).
+
+    Rotates the first `rotated` channels, all of them by default.
+    """
+    tensor = current_graph().read(x)
+    channels = tensor.shape[-1] if rotated is None else rotated
+    return _apply("rope", tensor, base=base, rotated=channels, inverse=False)
+
+
+def causal_convolution(x: Operand, weight: Operand) -> Tensor:
+    """x [B, T, C], weight [K, C] → y[t] = Σ_j weight[j] · x[t − j], per channel."""
+    return _apply("causal_convolution", x, weight)
+
+
+def linear_scan(a: Operand, b: Operand) -> Tensor:
+    """h[t] = a[t] · h[t−1] + b[t] over [B, T, C], starting from 0."""
+    return _apply("linear_scan", a, b)

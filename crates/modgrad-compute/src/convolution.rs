@@ -2,11 +2,13 @@
 //!
 //! Tensors are `[B, T, C]`; each window has its own, empty past.
 
+use std::ops::Range;
+
 use crate::pool::SharedMut;
 use crate::{Pool, multiversion};
 
-/// Channels that one pass of the weight gradient keeps in registers.
-const CHANNEL_BLOCK: usize = 16;
+/// Threads share channels in multiples of this: a cache line of f32.
+const CHANNEL_GRANULE: usize = 16;
 
 /// `out[b, t, c]` = sum over j < width of `weight[j, c]` * `x[b, t - j, c]`.
 ///
@@ -61,16 +63,13 @@ pub fn causal_convolution_gradient(
     });
     // Threads share the channels, so the order of each sum is fixed.
     let dweight = SharedMut::new(dweight);
-    pool.for_ranges(channels, CHANNEL_BLOCK, |range| {
-        for start in range.clone().step_by(CHANNEL_BLOCK) {
-            let lanes = CHANNEL_BLOCK.min(range.end - start);
-            for lag in 0..width {
-                // SAFETY: each thread has its own channels.
-                let part = unsafe {
-                    dweight.slice(lag * channels + start..lag * channels + start + lanes)
-                };
-                correlate(batch, time, channels, start, lag, x, dout, part);
-            }
+    pool.for_ranges(channels, CHANNEL_GRANULE, |range| {
+        let sums = correlate(batch, time, channels, width, range.clone(), x, dout);
+        for (lag, sums) in sums.chunks_exact(range.len()).enumerate() {
+            let start = lag * channels;
+            // SAFETY: each thread has its own channels.
+            let part = unsafe { dweight.slice(start + range.start..start + range.end) };
+            part.copy_from_slice(sums);
         }
     });
 }
@@ -152,39 +151,38 @@ multiversion! {
 }
 
 multiversion! {
-    /// `dweight[c]` = sum over b and t of `dout[b, t, c]` * `x[b, t - lag, c]`
-    /// for up to `CHANNEL_BLOCK` channels from `start`, a window at a time.
+    /// `[width, part]`: the sums over b and t of `dout[b, t, c]` *
+    /// `x[b, t - lag, c]` for the channels `part`. Each window is summed for
+    /// itself first: shorter sums lose less.
     fn correlate(
         batch: usize,
         time: usize,
         channels: usize,
-        start: usize,
-        lag: usize,
+        width: usize,
+        part: Range<usize>,
         x: &[f32],
         dout: &[f32],
-        dweight: &mut [f32],
-    ) {
-        dweight.fill(0.0);
+    ) -> Vec<f32> {
+        let lanes = part.len();
+        let mut totals = vec![0.0f32; width * lanes];
+        let mut sums = vec![0.0f32; width * lanes];
         for window in 0..batch {
-            let mut sums = [0.0f32; CHANNEL_BLOCK];
-            for t in lag..time {
-                let here = (window * time + t) * channels + start;
-                let dout = &dout[here..][..dweight.len()];
-                let x = &x[here - lag * channels..][..dweight.len()];
-                if dweight.len() == CHANNEL_BLOCK {
-                    for c in 0..CHANNEL_BLOCK {
-                        sums[c] += dout[c] * x[c];
-                    }
-                } else {
-                    for c in 0..dweight.len() {
+            sums.fill(0.0);
+            for t in 0..time {
+                let here = (window * time + t) * channels + part.start;
+                let dout = &dout[here..][..lanes];
+                for (lag, sums) in sums.chunks_exact_mut(lanes).take(t + 1).enumerate() {
+                    let x = &x[here - lag * channels..][..lanes];
+                    for c in 0..lanes {
                         sums[c] += dout[c] * x[c];
                     }
                 }
             }
-            for (total, sum) in dweight.iter_mut().zip(sums) {
+            for (total, sum) in totals.iter_mut().zip(&sums) {
                 *total += sum;
             }
         }
+        totals
     }
 }
 

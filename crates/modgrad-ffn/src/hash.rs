@@ -52,6 +52,9 @@ mod tests {
         // The first is SplitMix64's published first output for seed 0.
         assert_eq!(mix(GOLDEN), 0xe220_a839_7b1d_cdaf);
         assert_eq!(mix(0), 0);
+        assert_eq!(absorb(1, 2), 0xbc8a_d8a7_625e_a505);
+        assert_eq!(absorb_byte(3, 65), 0x2c15_e819_7dfc_694c);
+        assert_eq!(stream_seed(5, 6), 0xfd04_a94f_106f_4cab);
         assert_eq!(reduce(u64::MAX, 10), 9);
         assert_eq!(reduce(0, 10), 0);
         assert_eq!(reduce(1 << 63, 10), 5);

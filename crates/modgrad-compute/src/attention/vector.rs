@@ -146,36 +146,32 @@ impl Vector for PortableVector {
 
     #[inline(always)]
     fn multiply_add(self, a: Self, b: Self) -> Self {
-        let mut sum = self.0;
-        for n in 0..4 {
-            sum[n] = if cfg!(target_arch = "aarch64") {
-                a.0[n].mul_add(b.0[n], sum[n])
+        let mut sums = self.0;
+        for (n, sum) in sums.iter_mut().enumerate() {
+            *sum = if cfg!(target_arch = "aarch64") {
+                a.0[n].mul_add(b.0[n], *sum)
             } else {
-                a.0[n] * b.0[n] + sum[n]
+                a.0[n] * b.0[n] + *sum
             };
         }
-        PortableVector(sum)
+        PortableVector(sums)
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        let mut sum = self.0;
-        for n in 0..4 {
-            sum[n] += other.0[n];
+        let mut sums = self.0;
+        for (sum, other) in sums.iter_mut().zip(other.0) {
+            *sum += other;
         }
-        PortableVector(sum)
+        PortableVector(sums)
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        let mut greater = self.0;
-        for n in 0..4 {
-            greater[n] = if other.0[n] > greater[n] {
-                other.0[n]
-            } else {
-                greater[n]
-            };
+        let mut greatest = self.0;
+        for (greatest, other) in greatest.iter_mut().zip(other.0) {
+            *greatest = if other > *greatest { other } else { *greatest };
         }
-        PortableVector(greater)
+        PortableVector(greatest)
     }
 }

@@ -23,6 +23,9 @@ pub mod rope;
 pub mod scan;
 pub mod softmax;
 
+#[cfg(test)]
+mod testing;
+
 pub use element::Element;
 pub use half::bf16;
 pub use isa::Isa;

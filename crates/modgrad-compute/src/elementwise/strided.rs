@@ -12,8 +12,9 @@ use crate::{Element, Pool, multiversion};
 const MAX_AXES: usize = 8;
 /// The side of the square blocks of a transpose: one cache line of f32.
 const TILE: usize = 16;
-/// The side of a block of such blocks: its pages stay in the TLB.
-const STRIP: usize = 64;
+/// The side of a block of tiles: its lines stay in the second-level cache and
+/// its pages in the TLB.
+const BLOCK: usize = 128;
 
 /// One axis of an iteration over `N` operands.
 #[derive(Clone, Copy, Debug)]
@@ -281,33 +282,31 @@ fn transpose<X: Element, O: Element>(
     placed.reverse();
     let across = placed.pop().expect("a transpose has two axes");
     let along = placed.remove(contiguous);
-    let strips = along.size.div_ceil(STRIP);
-    let units = placed.iter().map(|axis| axis.size).product::<usize>() * strips;
+    let blocks = [along, across].map(|axis| axis.size.div_ceil(BLOCK));
+    let per_position = blocks[0] * blocks[1];
+    let units = placed.iter().map(|axis| axis.size).product::<usize>() * per_position;
     let out = SharedMut::new(out);
-    pool.for_ranges(
-        units,
-        ELEMENTS_PER_THREAD.div_ceil(across.size * STRIP),
-        |range| {
-            for unit in range {
-                let [from, to] = Walker::at(&placed, unit / strips).offsets;
-                let first = unit % strips * STRIP;
-                let strip = Strip {
-                    x: &x[from + first..],
-                    x_stride: across.strides[0],
-                    rows: STRIP.min(along.size - first),
-                    columns: across.size,
-                    start: to + first * along.strides[1],
-                    pitch: along.strides[1],
-                };
-                transpose_strip(strip, &out);
-            }
-        },
-    );
+    pool.for_ranges(units, 1, |range| {
+        for unit in range {
+            let [from, to] = Walker::at(&placed, unit / per_position).offsets;
+            let row = unit % per_position / blocks[1] * BLOCK;
+            let column = unit % blocks[1] * BLOCK;
+            let block = Block {
+                x: &x[from + row + column * across.strides[0]..],
+                x_stride: across.strides[0],
+                rows: BLOCK.min(along.size - row),
+                columns: BLOCK.min(across.size - column),
+                start: to + row * along.strides[1] + column,
+                pitch: along.strides[1],
+            };
+            transpose_block(block, &out);
+        }
+    });
 }
 
-/// Rows of a transpose that one thread writes: element j of row i is
-/// `x[i + j * x_stride]`, and goes to `out[start + i * pitch + j]`.
-struct Strip<'a, X> {
+/// A part of a transpose: element j of row i is `x[i + j * x_stride]`, and
+/// goes to `out[start + i * pitch + j]`.
+struct Block<'a, X> {
     x: &'a [X],
     x_stride: usize,
     rows: usize,
@@ -317,15 +316,12 @@ struct Strip<'a, X> {
 }
 
 multiversion! {
-    fn transpose_strip[X: Element, O: Element](strip: Strip<X>, out: &SharedMut<O>) {
-        for block in (0..strip.columns).step_by(STRIP) {
-            let end = strip.columns.min(block + STRIP);
-            for row in (0..strip.rows).step_by(TILE) {
-                let rows = TILE.min(strip.rows - row);
-                for column in (block..end).step_by(TILE) {
-                    let columns = TILE.min(end - column);
-                    transpose_tile(&strip, row, rows, column, columns, out);
-                }
+    fn transpose_block[X: Element, O: Element](block: Block<X>, out: &SharedMut<O>) {
+        for row in (0..block.rows).step_by(TILE) {
+            let rows = TILE.min(block.rows - row);
+            for column in (0..block.columns).step_by(TILE) {
+                let columns = TILE.min(block.columns - column);
+                transpose_tile(&block, row, rows, column, columns, out);
             }
         }
     }
@@ -333,7 +329,7 @@ multiversion! {
 
 #[inline(always)]
 fn transpose_tile<X: Element, O: Element>(
-    strip: &Strip<X>,
+    block: &Block<X>,
     row: usize,
     rows: usize,
     column: usize,
@@ -342,15 +338,15 @@ fn transpose_tile<X: Element, O: Element>(
 ) {
     let mut tile = [[0.0f32; TILE]; TILE];
     for (index, values) in tile[..columns].iter_mut().enumerate() {
-        let x = &strip.x[row + (column + index) * strip.x_stride..][..rows];
+        let x = &block.x[row + (column + index) * block.x_stride..][..rows];
         for (value, x) in values.iter_mut().zip(x) {
             *value = x.to_f32();
         }
     }
     for index in 0..rows {
-        let start = strip.start + (row + index) * strip.pitch + column;
-        // SAFETY: each strip is visited once in a region, and strips of one
-        // transpose write disjoint rows.
+        let start = block.start + (row + index) * block.pitch + column;
+        // SAFETY: each block is visited once in a region, and the blocks of
+        // one transpose write disjoint parts of rows.
         let out = unsafe { out.slice(start..start + columns) };
         for (out, values) in out.iter_mut().zip(&tile) {
             *out = O::from_f32(values[index]);

@@ -9,6 +9,7 @@ use super::blocks::{self, Layout};
 use super::driver::{self, Task};
 use super::kernel::{Block, Kernel, Left};
 use super::pack::Operand;
+use crate::bf16;
 use std::arch::asm;
 
 pub(super) struct Amx;
@@ -98,7 +99,7 @@ impl Kernel for Amx {
     const UNIT_MULTIPLE: usize = 16;
     const ROW_MULTIPLE: usize = 16;
     const COLUMN_MULTIPLE: usize = 16;
-    const BLOCK_UNITS: usize = 256;
+    const BLOCK_UNITS: usize = 192;
     const PRODUCTS_PER_CYCLE: f64 = 512.0;
 
     #[inline(always)]
@@ -196,6 +197,22 @@ impl Kernel for Amx {
                         "/* {c1} */"]),
             }
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(line: *const u8) {
+        blocks::prefetch(line);
+    }
+
+    #[inline(always)]
+    unsafe fn store_narrow(
+        sums: *const f32,
+        bias: Option<*const f32>,
+        count: usize,
+        to: *mut bf16,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { blocks::store_narrow(sums, bias, count, to) }
     }
 
     #[inline(always)]

@@ -1,6 +1,8 @@
 //! Packing with AVX-512: squares of 16 indices x 16 units in registers.
 
 use super::pack::Operand;
+use crate::bf16;
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -68,23 +70,43 @@ unsafe fn squares<const PAIRS: bool, const NARROW: bool, const WAY: u8>(
         for group in 0..layout.groups {
             let indices = count.saturating_sub(16 * group).min(16);
             let from = operand.at(16 * group, first_inner);
+            let out = out
+                .wrapping_add(group * layout.group_offset + first_unit / 16 * layout.step_offset);
             // SAFETY: at most `indices` x `steps` elements are read; the
             // square lies inside the panel.
             unsafe {
-                let square = match WAY {
-                    0 => by_index::<PAIRS, NARROW>(from, indices, steps, round),
-                    1 => by_unit::<PAIRS, NARROW>(from, indices, steps, round),
-                    _ => strided::<PAIRS, NARROW>(from, indices, steps, round),
-                };
-                let square = if layout.by_unit == (WAY == 1) { square } else { transpose(square) };
-                let offset = group * layout.group_offset + first_unit / 16 * layout.step_offset;
-                let out = out.add(offset);
-                let last = if layout.whole { 16 } else { (units - first_unit).min(16) };
-                for (place, vector) in square.into_iter().enumerate() {
-                    if place < last {
-                        _mm512_storeu_si512(out.add(place * layout.stride).cast(), vector);
-                    }
+                if indices == 16 && steps == 16 * per_unit && WAY != 2 {
+                    // Constants here let the whole square stay in registers.
+                    let steps = 16 * per_unit;
+                    let square = if WAY == 0 {
+                        by_index::<PAIRS, NARROW>(from, 16, steps, round)
+                    } else {
+                        by_unit::<PAIRS, NARROW>(from, 16, steps, round)
+                    };
+                    store::<WAY>(square, layout, 16, out);
+                } else {
+                    let square = match WAY {
+                        0 => by_index::<PAIRS, NARROW>(from, indices, steps, round),
+                        1 => by_unit::<PAIRS, NARROW>(from, indices, steps, round),
+                        _ => strided::<PAIRS, NARROW>(from, indices, steps, round),
+                    };
+                    let last = if layout.whole { 16 } else { (units - first_unit).min(16) };
+                    store::<WAY>(square, layout, last, out);
                 }
+            }
+        }
+    }
+}
+
+/// Writes the first `last` vectors of a square, turned if the layout wants it.
+#[inline(always)]
+unsafe fn store<const WAY: u8>(square: [__m512i; 16], layout: Layout, last: usize, out: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let square = if layout.by_unit == (WAY == 1) { square } else { transpose(square) };
+        for (place, vector) in square.into_iter().enumerate() {
+            if place < last {
+                _mm512_storeu_si512(out.add(place * layout.stride).cast(), vector);
             }
         }
     }
@@ -94,6 +116,12 @@ unsafe fn squares<const PAIRS: bool, const NARROW: bool, const WAY: u8>(
 #[inline(always)]
 fn mask(count: usize) -> u32 {
     ((1u64 << count.min(32)) - 1) as u32
+}
+
+/// The address `elements` further on.
+#[inline(always)]
+fn at<const NARROW: bool>(pointer: *const u8, elements: usize) -> *const u8 {
+    pointer.wrapping_add(elements * if NARROW { 2 } else { 4 })
 }
 
 /// Up to 16 values as f32, rounded to bf16 where asked.
@@ -154,7 +182,7 @@ unsafe fn by_index<const PAIRS: bool, const NARROW: bool>(
         let mut square = [_mm512_setzero_si512(); 16];
         for (index, vector) in square.iter_mut().enumerate() {
             if index < indices {
-                let from = operand.at(index, 0).pointer;
+                let from = at::<NARROW>(operand.pointer, index * operand.index_stride);
                 *vector = match (PAIRS, NARROW) {
                     (true, true) => _mm512_maskz_loadu_epi16(mask(steps), from.cast()),
                     (true, false) => narrow(
@@ -180,7 +208,9 @@ unsafe fn step_at<const NARROW: bool>(
 ) -> __m512i {
     let count = if step < steps { indices } else { 0 };
     // SAFETY: as for `by_unit`.
-    unsafe { load::<NARROW>(operand.at(0, step).pointer, count, round) }
+    unsafe {
+        load::<NARROW>(at::<NARROW>(operand.pointer, step * operand.inner_stride), count, round)
+    }
 }
 
 /// A vector for each unit: that of 16 indices.
@@ -296,6 +326,38 @@ pub(super) unsafe fn transpose(square: [__m512i; 16]) -> [__m512i; 16] {
             out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
         }
         out
+    }
+}
+
+/// Fetches a line for writing; any address will do.
+#[inline(always)]
+pub(super) fn prefetch(line: *const u8) {
+    // SAFETY: a hint, which never faults.
+    unsafe { asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags)) };
+}
+
+/// Writes `count` sums as bf16, plus `bias` where it is given.
+///
+/// # Safety
+/// AVX-512 with bf16; `count` values at every pointer.
+#[inline(always)]
+pub(super) unsafe fn store_narrow(
+    sums: *const f32,
+    bias: Option<*const f32>,
+    count: usize,
+    to: *mut bf16,
+) {
+    for place in (0..count).step_by(16) {
+        let lanes = mask((count - place).min(16)) as u16;
+        // SAFETY: absent values are masked.
+        unsafe {
+            let mut values = _mm512_maskz_loadu_ps(lanes, sums.add(place));
+            if let Some(bias) = bias {
+                values = _mm512_add_ps(values, _mm512_maskz_loadu_ps(lanes, bias.add(place)));
+            }
+            let narrow = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
+            _mm256_mask_storeu_epi16(to.add(place).cast(), lanes, narrow);
+        }
     }
 }
 

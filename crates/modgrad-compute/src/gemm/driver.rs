@@ -146,7 +146,9 @@ unsafe fn multiply<K: Kernel>(
     let Stretch { rows, columns, inner, units } = stretch;
     let units = *units;
     let width = columns.len().next_multiple_of(K::COLUMNS);
-    let block_units = K::BLOCK_UNITS;
+    // Blocks of about the same length.
+    let block_units =
+        units.div_ceil(units.div_ceil(K::BLOCK_UNITS)).next_multiple_of(K::UNIT_MULTIPLE);
     let left_panels = if keep { rows.len().div_ceil(K::ROWS) } else { 1 };
     let packed_right = room(&mut scratch.right, width * units);
     let packed_left = room(&mut scratch.left, left_panels * K::ROWS * units);
@@ -209,6 +211,9 @@ unsafe fn multiply<K: Kernel>(
                     if opening && add_first && !in_place {
                         place.read::<K>(task, block);
                     }
+                    if closing {
+                        place.prefetch::<K>(task);
+                    }
                     K::multiply(left, right, here, block);
                     if closing && !in_place {
                         place.write::<K>(task, block, last, turned);
@@ -230,6 +235,25 @@ struct Place {
 }
 
 impl Place {
+    /// Asks for the lines that `write` or the kernel will fill.
+    #[inline(always)]
+    fn prefetch<K: Kernel>(&self, task: &Task) {
+        let Place { mut row, mut column, mut rows, mut columns } = *self;
+        if task.plan.exchanged {
+            (row, column, rows, columns) = (column, row, columns, rows);
+        }
+        let (base, size) = match task.target {
+            Target::F32(target) => (target.cast::<u8>(), 4),
+            Target::Bf16(target) => (target.cast::<u8>(), 2),
+        };
+        for row in row..row + rows {
+            let first = base.wrapping_add(size * (row * task.target_stride + column));
+            for line in (0..size * columns).step_by(64) {
+                K::prefetch(first.wrapping_add(line));
+            }
+        }
+    }
+
     /// The sums that are already in C.
     #[inline(always)]
     unsafe fn read<K: Kernel>(&self, task: &Task, block: Block) {
@@ -273,7 +297,10 @@ impl Place {
                 let sums = std::slice::from_raw_parts(from.add(offset * stride), columns);
                 match task.target {
                     Target::F32(target) => store(sums, bias, target.add(at)),
-                    Target::Bf16(target) => store(sums, bias, target.add(at)),
+                    Target::Bf16(target) => {
+                        let bias = bias.map(<[f32]>::as_ptr);
+                        K::store_narrow(sums.as_ptr(), bias, columns, target.add(at));
+                    }
                 }
             }
         }
@@ -296,19 +323,15 @@ impl Place {
 /// # Safety
 /// `to` must hold as many elements as `sums`.
 #[inline(always)]
-unsafe fn store<T: Element>(sums: &[f32], bias: Option<&[f32]>, to: *mut T) {
+unsafe fn store(sums: &[f32], bias: Option<&[f32]>, to: *mut f32) {
     // SAFETY: the caller's promise.
     let to = unsafe { std::slice::from_raw_parts_mut(to, sums.len()) };
     match bias {
         Some(bias) => {
             for ((to, sum), bias) in to.iter_mut().zip(sums).zip(bias) {
-                *to = T::from_f32(sum + bias);
+                *to = sum + bias;
             }
         }
-        None => {
-            for (to, sum) in to.iter_mut().zip(sums) {
-                *to = T::from_f32(*sum);
-            }
-        }
+        None => to.copy_from_slice(sums),
     }
 }

@@ -2,6 +2,7 @@
 //! multiply-add: one body over a small vector trait.
 
 use super::pack::Operand;
+use crate::{Element, bf16};
 
 /// A panel of up to `Kernel::ROWS` rows of the left operand.
 #[derive(Clone, Copy)]
@@ -71,6 +72,25 @@ pub(super) trait Kernel {
         to: *mut f32,
         to_stride: usize,
     );
+    /// Fetches a line of C that will be written soon.
+    #[inline(always)]
+    fn prefetch(_line: *const u8) {}
+    /// Writes `count` sums, plus `bias` where it is given, as bf16.
+    #[inline(always)]
+    unsafe fn store_narrow(
+        sums: *const f32,
+        bias: Option<*const f32>,
+        count: usize,
+        to: *mut bf16,
+    ) {
+        for place in 0..count {
+            // SAFETY: the caller promises `count` values at every pointer.
+            unsafe {
+                let bias = bias.map_or(0.0, |bias| *bias.add(place));
+                *to.add(place) = Element::from_f32(*sums.add(place) + bias);
+            }
+        }
+    }
 }
 
 /// A vector of units with a multiply-add.
@@ -92,6 +112,9 @@ pub(super) trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// `self + left · right`.
     unsafe fn multiply_add(self, left: Self, right: Self) -> Self;
+    /// As `Kernel::prefetch`.
+    #[inline(always)]
+    fn prefetch(_line: *const u8) {}
     /// As `Kernel::pack_right`.
     unsafe fn pack_right(right: Operand, count: usize, inner: usize, round: bool, out: *mut u32);
     /// As `Kernel::transpose`.
@@ -276,6 +299,11 @@ macro_rules! vector_kernel {
                         (_, true) => Self::rows::<3, true>(left, right, units, block),
                     }
                 }
+            }
+
+            #[inline(always)]
+            fn prefetch(line: *const u8) {
+                <$vector>::prefetch(line);
             }
 
             #[inline(always)]

@@ -110,6 +110,11 @@ macro_rules! avx512_vector {
             }
 
             #[inline(always)]
+            fn prefetch(line: *const u8) {
+                blocks::prefetch(line);
+            }
+
+            #[inline(always)]
             unsafe fn pack_right(
                 right: Operand,
                 count: usize,

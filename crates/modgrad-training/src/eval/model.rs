@@ -1,0 +1,227 @@
+//! A checkpoint's program `score`, checked and made ready to run.
+
+use modgrad_compute::Pool;
+use modgrad_graph::cpu::Cpu;
+use modgrad_graph::executor::{Executor, InputView};
+use modgrad_graph::planner::{self, GradientTerms, Memory, Plan};
+use modgrad_graph::reference::RunKey;
+use modgrad_graph::storage::Precision;
+use modgrad_graph::{DType, Op, Program, Tensor, TensorSpec};
+
+use super::{EvalError, EvalOptions};
+use crate::checkpoint_bundle::Checkpoint;
+use crate::metrics::BYTES;
+
+/// The program that is scored, its input and its output.
+const PROGRAM: &str = "score";
+const TOKENS: &str = "tokens";
+const LOGITS: &str = "logits";
+/// More threads than any machine has; each costs a stack.
+const MOST_THREADS: usize = 1024;
+
+/// From a batch of windows u8[B, T] to its logits.
+pub(super) type Run = Box<dyn FnMut(&[u8]) -> Result<Tensor, EvalError>>;
+
+/// Runs batches of windows.
+pub(super) struct Model {
+    backend: Cpu,
+    run: Run,
+    /// Windows in a batch (B).
+    pub(super) batch: usize,
+    /// Bytes in a window (T).
+    pub(super) context: usize,
+}
+
+impl Model {
+    /// Checks all that can be known before a run, and loads the weights.
+    pub(super) fn new(
+        checkpoint: &Checkpoint,
+        options: &EvalOptions<'_>,
+    ) -> Result<Self, EvalError> {
+        let program = checkpoint
+            .programs
+            .get(PROGRAM)
+            .ok_or_else(|| EvalError::NoProgram {
+                found: joined(checkpoint.programs.keys().cloned()),
+            })?;
+        let (batch, context) = check_program(program)?;
+        if let Some(asked) = options.context
+            && asked != context
+        {
+            return Err(EvalError::Context {
+                asked,
+                program: context,
+            });
+        }
+        check_parameters(checkpoint, program)?;
+        let plan = planner::plan(
+            program,
+            &[LOGITS],
+            &GradientTerms::new(),
+            Precision::F32,
+            &[],
+        )?;
+        let needed = bytes_needed(&plan).saturating_add(batch * context * BYTES * 4);
+        if needed > options.max_memory {
+            return Err(EvalError::Memory {
+                needed,
+                limit: options.max_memory,
+            });
+        }
+        let backend = backend(options)?;
+        let mut executor = Executor::new(backend.clone(), program, &[LOGITS], Precision::F32)?;
+        for (name, _) in program.parameters() {
+            executor.set_parameter(name, InputView::from(&checkpoint.weights[name]))?;
+        }
+        // A program whose logits do not depend on its input does not read it.
+        let reads = executor.plan().inputs.contains_key(TOKENS);
+        let run = move |tokens: &[u8]| {
+            let shape = [batch, context];
+            let view = InputView {
+                shape: &shape,
+                dtype: DType::U8,
+                bytes: tokens,
+            };
+            let inputs: &[(&str, InputView<'_>)] = if reads { &[(TOKENS, view)] } else { &[] };
+            executor.run(inputs, RunKey::default())?;
+            Ok(executor.output(LOGITS)?)
+        };
+        Ok(Model {
+            backend,
+            run: Box::new(run),
+            batch,
+            context,
+        })
+    }
+
+    /// A model that is not a program, for tests of the rules.
+    #[cfg(test)]
+    pub(super) fn from_function(batch: usize, context: usize, run: Run) -> Self {
+        Model {
+            backend: Cpu::new(2),
+            run,
+            batch,
+            context,
+        }
+    }
+
+    /// The threads that scoring may use between runs.
+    pub(super) fn pool(&self) -> &Pool {
+        self.backend.pool()
+    }
+
+    /// The logits of a batch of windows, f32[B, T, 256].
+    pub(super) fn run(&mut self, tokens: &[u8]) -> Result<Tensor, EvalError> {
+        let logits = (self.run)(tokens)?;
+        let expected = TensorSpec::f32([self.batch, self.context, BYTES]);
+        if logits.spec() != expected {
+            let (expected, found) = (expected.to_string(), logits.spec().to_string());
+            return Err(EvalError::Logits { expected, found });
+        }
+        Ok(logits)
+    }
+}
+
+fn backend(options: &EvalOptions<'_>) -> Result<Cpu, EvalError> {
+    if options.threads == 0 || options.threads > MOST_THREADS {
+        let reason = format!("{} is not between 1 and {MOST_THREADS}", options.threads);
+        return Err(EvalError::Option {
+            option: "threads",
+            reason,
+        });
+    }
+    Ok(Cpu::new(options.threads))
+}
+
+/// Batch and context of a program that is a byte model and nothing else.
+fn check_program(program: &Program) -> Result<(usize, usize), EvalError> {
+    let inputs: Vec<_> = program.inputs().collect();
+    let (batch, context) = match &inputs[..] {
+        [(TOKENS, value)] => match program.spec(*value) {
+            TensorSpec {
+                shape,
+                dtype: DType::U8,
+            } if shape.len() == 2 => (shape[0], shape[1]),
+            _ => (0, 0),
+        },
+        _ => (0, 0),
+    };
+    if batch == 0 || context == 0 {
+        let describe = |(name, value): &(&str, usize)| format!("{name} {}", program.spec(*value));
+        return Err(EvalError::Inputs {
+            found: joined(inputs.iter().map(describe)),
+        });
+    }
+    if program
+        .nodes()
+        .iter()
+        .any(|node| matches!(node.op, Op::Dropout { .. }))
+    {
+        return Err(EvalError::Dropout);
+    }
+    let expected = TensorSpec::f32([batch, context, BYTES]);
+    let found = match program.output(LOGITS) {
+        Ok(value) if *program.spec(value) == expected => return Ok((batch, context)),
+        Ok(value) => program.spec(value).to_string(),
+        Err(_) => format!(
+            "only the outputs [{}]",
+            joined(program.outputs().keys().cloned())
+        ),
+    };
+    Err(EvalError::Logits {
+        expected: expected.to_string(),
+        found,
+    })
+}
+
+fn check_parameters(checkpoint: &Checkpoint, program: &Program) -> Result<(), EvalError> {
+    for (name, value) in program.parameters() {
+        let wrong = |reason| EvalError::Parameter {
+            name: name.to_owned(),
+            reason,
+        };
+        let expected = program.spec(value);
+        let Some(tensor) = checkpoint.weights.get(name) else {
+            return Err(wrong(format!(
+                "program `{PROGRAM}` needs it, the checkpoint has none"
+            )));
+        };
+        if tensor.spec() != *expected {
+            return Err(wrong(format!(
+                "expected {expected}, found {}",
+                tensor.spec()
+            )));
+        }
+        if tensor
+            .as_f32()
+            .is_some_and(|values| values.iter().any(|value| !value.is_finite()))
+        {
+            return Err(wrong("it is not finite".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Scratch and parameters of a plan.
+fn bytes_needed(plan: &Plan) -> usize {
+    let separate = plan
+        .parameters
+        .values()
+        .filter(|place| matches!(place.memory, Memory::Separate(_)))
+        .map(|place| {
+            place
+                .spec
+                .elements()
+                .saturating_mul(place.spec.dtype.size())
+        });
+    let flat = plan.flat_elements.saturating_mul(4);
+    plan.slots
+        .iter()
+        .copied()
+        .chain(separate)
+        .fold(flat, usize::saturating_add)
+}
+
+fn joined(words: impl Iterator<Item = String>) -> String {
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,87 @@
+//! Running a program forward.
+
+use modgrad_graph::cpu::Cpu;
+use modgrad_graph::executor::Executor;
+use modgrad_graph::reference::RunKey;
+use modgrad_graph::storage::Precision;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::arrays;
+use crate::errors::graph;
+use crate::machine::unknown_precision;
+use crate::program::PyProgram;
+
+/// A program prepared to compute some of its outputs.
+#[pyclass(module = "modgrad._core")]
+pub(crate) struct Session {
+    executor: Executor<Cpu>,
+    outputs: Vec<String>,
+}
+
+#[pymethods]
+impl Session {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        program: &PyProgram,
+        outputs: Vec<String>,
+        precision: &str,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let precision = read_precision(precision)?;
+        let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        let program = &program.program;
+        let executor = py
+            .detach(|| Executor::new(Cpu::new(threads), program, &names, precision))
+            .map_err(graph)?;
+        Ok(Session { executor, outputs })
+    }
+
+    /// Sets parameters and buffers by name.
+    fn set_parameters(&mut self, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
+        for (name, tensor) in arrays::tensors(parameters)? {
+            self.executor
+                .set_parameter(&name, (&tensor).into())
+                .map_err(graph)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the program and returns its outputs by name.
+    fn run<'py>(
+        &mut self,
+        py: Python<'py>,
+        inputs: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let inputs = arrays::tensors(inputs)?;
+        let executor = &mut self.executor;
+        let key = RunKey { seed: 0, step: 0 };
+        py.detach(|| executor.run(&arrays::views(&inputs), key))
+            .map_err(graph)?;
+        let results = PyDict::new(py);
+        for name in &self.outputs {
+            let output = executor.output(name).map_err(graph)?;
+            results.set_item(name, arrays::array(py, output)?)?;
+        }
+        Ok(results)
+    }
+
+    /// Bytes of memory that it holds.
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.executor.bytes()
+    }
+}
+
+pub(crate) fn read_precision(name: &str) -> PyResult<Precision> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err(unknown_precision(name)),
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Session>()
+}

@@ -1,0 +1,147 @@
+//! Training a program.
+
+use modgrad_graph::cpu::Cpu;
+use modgrad_graph::training::{Settings, Training};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::arrays;
+use crate::errors::{ProgramError, graph};
+use crate::program::PyProgram;
+use crate::session::read_precision;
+
+/// A training run: parameters, their gradients, optimisers and averages.
+#[pyclass(name = "Training", module = "modgrad._core")]
+pub(crate) struct PyTraining {
+    training: Training<Cpu>,
+}
+
+#[pymethods]
+impl PyTraining {
+    /// `groups` is JSON: [{"rule": {"rule": "adam_w", …}, "parameters": […]}, …].
+    #[new]
+    #[pyo3(signature = (program, loss, groups, precision, threads, clip_norm, seed, watch))]
+    fn new(
+        py: Python<'_>,
+        program: &PyProgram,
+        loss: &str,
+        groups: &str,
+        precision: &str,
+        threads: usize,
+        clip_norm: Option<f32>,
+        seed: u64,
+        watch: Vec<String>,
+    ) -> PyResult<Self> {
+        let groups = serde_json::from_str(groups).map_err(|error| {
+            ProgramError::new_err(format!("an optimiser is not right: {error}"))
+        })?;
+        let precision = read_precision(precision)?;
+        let settings = Settings {
+            loss: loss.to_owned(),
+            watch,
+            groups,
+            precision,
+            clip_norm,
+            seed,
+        };
+        let program = &program.program;
+        let training = py
+            .detach(|| Training::new(Cpu::new(threads), program, settings))
+            .map_err(graph)?;
+        Ok(PyTraining { training })
+    }
+
+    /// Runs forward and backward, adds to the gradients, returns the loss.
+    fn backward(&mut self, py: Python<'_>, inputs: &Bound<'_, PyDict>) -> PyResult<f32> {
+        let inputs = arrays::tensors(inputs)?;
+        let training = &mut self.training;
+        py.detach(|| training.backward(&arrays::views(&inputs)))
+            .map_err(graph)
+    }
+
+    /// Updates all parameters; returns the gradient's norm where it is clipped.
+    fn update(&mut self, py: Python<'_>, factor: f32) -> PyResult<Option<f64>> {
+        let training = &mut self.training;
+        py.detach(|| training.update(factor)).map_err(graph)
+    }
+
+    /// Moves the running average of dense parameters towards their values.
+    fn average(&mut self, py: Python<'_>, decay: f32) -> PyResult<()> {
+        let training = &mut self.training;
+        py.detach(|| training.average(decay)).map_err(graph)
+    }
+
+    /// Sets parameters and buffers by name.
+    fn set_parameters(&mut self, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
+        for (name, tensor) in arrays::tensors(parameters)? {
+            let executor = self.training.executor_mut();
+            executor
+                .set_parameter(&name, (&tensor).into())
+                .map_err(graph)?;
+        }
+        Ok(())
+    }
+
+    /// Parameters and buffers by name; dense ones averaged, if asked for.
+    fn parameters<'py>(&self, py: Python<'py>, averaged: bool) -> PyResult<Bound<'py, PyDict>> {
+        let results = PyDict::new(py);
+        for name in self.training.executor().plan().parameters.keys() {
+            let tensor = if averaged {
+                self.training.averaged_parameter(name)
+            } else {
+                self.training.executor().parameter(name)
+            };
+            results.set_item(name, arrays::array(py, tensor.map_err(graph)?)?)?;
+        }
+        Ok(results)
+    }
+
+    /// What an exact resume needs beside the parameters, by name.
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let results = PyDict::new(py);
+        for (name, tensor) in self.training.state().map_err(graph)? {
+            results.set_item(name, arrays::array(py, tensor)?)?;
+        }
+        Ok(results)
+    }
+
+    /// Restores what `state` gave.
+    fn set_state(&mut self, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        for (name, tensor) in arrays::tensors(state)? {
+            self.training.set_state(&name, &tensor).map_err(graph)?;
+        }
+        Ok(())
+    }
+
+    /// An output of the last backward pass.
+    fn output<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        arrays::array(py, self.training.executor().output(name).map_err(graph)?)
+    }
+
+    /// Updates done so far.
+    #[getter]
+    fn step(&self) -> u64 {
+        self.training.step()
+    }
+
+    #[setter]
+    fn set_step(&mut self, step: u64) {
+        self.training.set_step(step);
+    }
+
+    /// Floating-point operations of the matrix products of one backward pass.
+    #[getter]
+    fn flops(&self) -> u64 {
+        self.training.executor().plan().product_flops
+    }
+
+    /// Bytes of scratch, parameters and gradients.
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.training.executor().bytes()
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyTraining>()
+}

@@ -1,0 +1,255 @@
+"""The command line of the language task: `python -m isis --help`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+STARTED = time.monotonic()
+
+PATH = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Commands whose refusals are one line, never a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("error: interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(1)
+        except Exception as error:
+            # Importing the package costs more than --help may take.
+            from modgrad.errors import ModgradError, UsageError
+
+            if not isinstance(error, ModgradError):
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(getattr(error, "exit_code", 2 if isinstance(error, UsageError) else 1))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Byte language models that train in minutes, scored by compiled code.
+
+    \b
+    Begin with:
+      python -m isis prepare                   write a corpus into ./data
+      python -m isis learn-ffn --budget 60 --val-data data/val.txt model.ckpt data/train_stdlib.txt
+      python -m isis generate model.ckpt --prompt "def "
+    """
+
+
+def _preset_flag(name: str) -> Any:
+    help_text = f"The seed size {name}: the plain form, without memory of its context."
+    return click.option(f"--{name}", "preset", flag_value=name, help=help_text)
+
+
+@main.command("learn-ffn")
+@click.argument("checkpoint", type=PATH)
+@click.argument("data", type=PATH, nargs=-1, required=True)
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Wall clock of training; absent: until --steps, or ^C, which saves.")
+@click.option("--steps", type=click.IntRange(min=0), help="Stop after so many updates.")
+@click.option("--val-data", type=PATH, metavar="FILE",
+              help="Score the checkpoint on this file at the end and print the summary.")
+@click.option("--context", type=click.IntRange(min=1), help="Bytes of a scored window.")
+@click.option("--vocab", type=click.Choice(["256"]), default="256", help="Bytes; nothing else.")
+@_preset_flag("small")
+@_preset_flag("medium")
+@_preset_flag("large")
+@_preset_flag("xl")
+@click.option("--preset", "preset", metavar="NAME", default="memory", show_default=True,
+              help="A model by name; see PRESETS in isis/ffn.py.")
+@click.option("--lr", "learning_rate", type=click.FloatRange(min=0, min_open=True),
+              help="Peak learning rate of the dense parameters.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--threads", type=int, help="Default: every core this process may use.")
+@click.option("--precision", default="auto", show_default=True, metavar="auto|f32|bf16",
+              help="How matrix products are formed; auto is bf16 where the processor has it.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|hip")
+@click.option("--dream-every", type=click.IntRange(min=2), metavar="N",
+              help="Every N steps, replay the windows that were predicted worst.")
+def learn_ffn(
+    checkpoint: Path,
+    data: tuple[Path, ...],
+    budget: float | None,
+    steps: int | None,
+    val_data: Path | None,
+    context: int | None,
+    vocab: str,
+    preset: str,
+    learning_rate: float | None,
+    seed: int,
+    threads: int | None,
+    precision: str,
+    device: str,
+    dream_every: int | None,
+) -> None:
+    """Train a byte model on DATA and keep it in CHECKPOINT.
+
+    An existing CHECKPOINT is resumed. ^C saves, and the same command goes on.
+    """
+    from isis.learn_ffn import train
+    from modgrad.data import read_bytes
+    from modgrad.errors import UsageError
+    from modgrad.machine import resolve_device, resolve_threads
+
+    resolve_device(device)
+    if val_data is not None and not val_data.is_file():
+        raise UsageError(f"--val-data {val_data}: no such file")
+    run, training = train(
+        checkpoint,
+        read_bytes(data),
+        preset=preset,
+        context=context,
+        budget=budget,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        threads=resolve_threads(threads),
+        precision=precision,
+        dream_every=dream_every or 0,
+    )
+    if run.interrupted:
+        sys.exit(130)
+    if val_data is not None:
+        _print_summary(run, training, val_data, seed)
+
+
+def _print_summary(run: Any, training: Any, val_data: Path, seed: int) -> None:
+    from modgrad import _core
+    from modgrad.evaluate import evaluate
+
+    click.echo(f"scoring {run.path} on {val_data}", err=True)
+    score = evaluate(run.path, val_data, threads=training.threads)
+    peak = _core.measured_peak(training.threads, training.precision)
+    rate = training.core.flops * training.steps / max(run.trained_seconds, 1e-9)
+    click.echo(
+        _core.render_summary(
+            val_bpb=score["bits_per_byte"],
+            training_seconds=run.trained_seconds,
+            total_seconds=time.monotonic() - STARTED,
+            peak_vram_mb=0.0,
+            mfu_percent=100.0 * rate / peak,
+            total_tokens=run.tokens,
+            num_steps=training.steps,
+            num_params=training.parameters_count,
+            peak_rss_mb=_core.peak_rss_mb(),
+            device="cpu",
+            threads=training.threads,
+            seed=seed,
+            task=run.task,
+            n_targets=score["n_targets"],
+            context=score["context"],
+        ),
+        nl=False,
+    )
+
+
+@main.command("eval")
+@click.argument("checkpoint", type=PATH)
+@click.argument("data", type=PATH, nargs=-1, required=True)
+@click.option("--context", type=click.IntRange(min=1),
+              help="Refuse a checkpoint of any other context.")
+@click.option("--max-bytes", type=click.IntRange(min=2), help="Score only the first bytes.")
+@click.option("--threads", type=int, help="Default: every core this process may use.")
+def evaluate_command(
+    checkpoint: Path,
+    data: tuple[Path, ...],
+    context: int | None,
+    max_bytes: int | None,
+    threads: int | None,
+) -> None:
+    """Score CHECKPOINT on each file of DATA, in bits per byte."""
+    from modgrad.evaluate import evaluate
+    from modgrad.machine import resolve_threads
+
+    for path in data:
+        score = evaluate(
+            checkpoint, path, threads=resolve_threads(threads), context=context, max_bytes=max_bytes
+        )
+        click.echo(
+            f"{path}: {score['bits_per_byte']:.6f} bits per byte over {score['n_targets']} bytes "
+            f"(context {score['context']}, {score['probes']} probes of causality, "
+            f"{score['seconds']:.1f} s)"
+        )
+
+
+@main.command()
+@click.argument("checkpoint", type=PATH)
+@click.option("--prompt", default="", help="Text to go on from.")
+@click.option("--bytes", "count", type=click.IntRange(min=0), default=400, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True,
+              help="0 always takes the likeliest byte.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--threads", type=int, help="Default: every core this process may use.")
+def generate(
+    checkpoint: Path,
+    prompt: str,
+    count: int,
+    temperature: float,
+    seed: int,
+    threads: int | None,
+) -> None:
+    """Sample text from CHECKPOINT, byte by byte."""
+    from isis.generate import sample
+    from modgrad.machine import resolve_threads
+
+    output = click.get_binary_stream("stdout")
+    output.write(prompt.encode("utf-8", "surrogateescape"))
+    for byte in sample(
+        checkpoint, prompt.encode("utf-8", "surrogateescape"), count=count,
+        temperature=temperature, seed=seed, threads=resolve_threads(threads),
+    ):
+        output.write(bytes([byte]))
+        output.flush()
+    output.write(b"\n")
+
+
+@main.command()
+def devices() -> None:
+    """Say what this machine has and what will be used."""
+    from modgrad import _core
+    from modgrad.machine import processor_name, resolve_precision, resolve_threads
+
+    threads = resolve_threads(None)
+    used, found = _core.instruction_set(), _core.detected_instruction_set()
+    lowered = "" if used == found else f" (MODGRAD_ISA lowers it from {found})"
+    click.echo(f"processor:        {processor_name()}")
+    click.echo(f"threads:          {threads}")
+    click.echo(f"instruction set:  {used}{lowered}")
+    for precision in ("f32", "bf16"):
+        rate = _core.measured_peak(threads, precision) / 1e9
+        click.echo(f"{precision + ' products:':<18}{rate:.0f} GFLOP/s measured")
+    click.echo(f"--precision auto: {resolve_precision('auto')}")
+    click.echo("--device auto:    cpu (this version drives no GPU)")
+
+
+@main.command()
+@click.option("--source", multiple=True, default=("stdlib",), show_default=True,
+              metavar="stdlib|climbmix|PATH",
+              help="What to read; files and folders may be given several times.")
+@click.option("--output", type=PATH, default=Path("data"), show_default=True, help="The folder.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Shuffles the documents.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Take no more than this.")
+def prepare(source: tuple[str, ...], output: Path, seed: int, max_bytes: int | None) -> None:
+    """Write a corpus: train_*.txt, val.txt (262144 bytes, cut once), corpus.json."""
+    from isis.prepare import prepare as prepare_corpus
+
+    prepare_corpus(
+        output, list(source), seed=seed, max_bytes=max_bytes,
+        report=lambda line: click.echo(line, err=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""One training run: its clock, its checkpoint, its progress line, its ^C.
+
+    run = Run(path, budget=300, steps=None, settings={...})
+    run.begin(training, programs)
+    while run.continues():
+        ...
+        run.record(loss, tokens.size)
+    run.finish()
+
+An existing checkpoint is resumed: parameters, moments, step, and budget spent.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from modgrad import checkpoint
+from modgrad.errors import UsageError
+from modgrad.program import Program
+from modgrad.training import Training
+
+SECONDS_BETWEEN_LINES = 10.0  # where the progress line is not a terminal
+SECONDS_BETWEEN_UPDATES = 0.25  # where it is
+SECONDS_BETWEEN_SAVES = 600.0
+
+
+class Run:
+    """The state of a run that is not the model's."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        task: str,
+        settings: Mapping[str, object],
+        budget: float | None = None,
+        steps: int | None = None,
+    ) -> None:
+        self.path = path
+        self.task = task
+        self.settings = dict(settings)
+        self.budget = budget
+        self.steps = steps
+        self.tokens = 0
+        self.trained_seconds = 0.0
+        self.interrupted = False
+        self._spent = 0.0
+        self._training: Training
+        self._programs: Mapping[str, Program]
+        self._saved = self._open()
+        self._progress = _Progress()
+
+    def _open(self) -> checkpoint.Checkpoint | None:
+        if not self.path.parent.is_dir():
+            raise UsageError(f"{self.path.parent}: no such folder to keep the checkpoint in")
+        if self.path.is_dir():
+            raise UsageError(f"{self.path}: is a folder; name a file for the checkpoint")
+        if not self.path.exists():
+            return None
+        saved = checkpoint.load(self.path)
+        if saved.meta.get("task") != self.task:
+            raise UsageError(
+                f"{self.path}: holds a model for the task {saved.meta.get('task')!r}, not "
+                f"{self.task!r}; name another file"
+            )
+        before: dict[str, Any] = saved.meta.get("settings", {})
+        for name, value in self.settings.items():
+            if name in before and before[name] != value:
+                raise UsageError(
+                    f"{self.path}: was made with {name} = {before[name]}, not {value}; "
+                    "resume it with the same, or name another file"
+                )
+        return saved
+
+    def begin(self, training: Training, programs: Mapping[str, Program]) -> None:
+        """Restores what the checkpoint holds and starts the clock.
+
+        `programs` are what is saved; "score" is what the evaluator runs.
+        """
+        self._training = training
+        self._programs = programs
+        if self._saved is not None:
+            meta = self._saved.meta
+            training.restore(self._saved.weights, self._saved.state, int(meta["step"]))
+            self._spent, self.tokens = float(meta["seconds"]), int(meta["tokens"])
+            self._progress.say(f"resumed {self.path} at step {training.steps}")
+            self._saved = None
+        self._handlers = {
+            number: signal.signal(number, self._interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        self._start = self._last_save = time.monotonic()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time spent training, that before a resume included."""
+        return self._spent + time.monotonic() - self._start
+
+    @property
+    def fraction(self) -> float:
+        """How much of the budget is used, from 0 to 1: of the seconds, or of the
+        steps, whichever is further on; 0 where neither is limited."""
+        used = [0.0]
+        if self.budget is not None:
+            used.append(self.seconds / self.budget)
+        if self.steps is not None:
+            used.append(self._training.steps / self.steps if self.steps else 1.0)
+        return min(1.0, max(used))
+
+    def continues(self) -> bool:
+        """Whether there is budget left and nobody has pressed ^C."""
+        if time.monotonic() - self._last_save > SECONDS_BETWEEN_SAVES:
+            self.save()
+        return not self.interrupted and self.fraction < 1.0
+
+    def record(self, loss: float, tokens: int) -> None:
+        """Notes a step: its loss in nats and the tokens it was trained on."""
+        self.tokens += tokens
+        self._progress.step(self, self._training.steps, loss / math.log(2), tokens)
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        meta = {
+            "task": self.task,
+            "settings": self.settings,
+            "step": self._training.steps,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+        }
+        checkpoint.save(
+            self.path,
+            programs=self._programs,
+            weights=self._training.weights(),
+            state=self._training.state(),
+            meta=meta,
+        )
+        self._last_save = time.monotonic()
+
+    def finish(self) -> None:
+        """Stops the clock, saves, and gives ^C back its meaning."""
+        self.trained_seconds = self.seconds
+        self._progress.end()
+        self.save()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self.interrupted:
+            self._progress.say(
+                f"stopped: saved {self.path} at step {self._training.steps}; "
+                "the same command goes on from there"
+            )
+
+
+class _Progress:
+    """A line on stderr that says how far a run is."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._every = SECONDS_BETWEEN_UPDATES if self._terminal else SECONDS_BETWEEN_LINES
+        self._last = time.monotonic()
+        self._bits = 0.0
+        self._steps = 0
+        self._tokens = 0
+
+    def step(self, run: Run, step: int, bits: float, tokens: int) -> None:
+        self._bits += bits
+        self._steps += 1
+        self._tokens += tokens
+        now = time.monotonic()
+        elapsed = now - self._last
+        if elapsed < self._every:
+            return
+        line = (
+            f"step {step:>7}  loss {self._bits / self._steps:.4f} bits  "
+            f"{self._tokens / elapsed / 1000:.1f} kB/s{_left(run)}"
+        )
+        if self._terminal:
+            print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+        self._last, self._bits, self._steps, self._tokens = now, 0.0, 0, 0
+
+    def end(self) -> None:
+        if self._terminal:
+            print(file=sys.stderr)
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _left(run: Run) -> str:
+    fraction = run.fraction
+    if fraction <= 0.0:
+        return ""
+    left = int(run.seconds * (1.0 - fraction) / fraction)
+    return f"  {left // 60}:{left % 60:02} left"

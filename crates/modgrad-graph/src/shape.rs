@@ -178,7 +178,7 @@ fn finite_attributes(given: &Operands<'_>, op: &Op) -> Result<()> {
     })
 }
 
-/// The channels of a norm: the last axis, which has a mean.
+/// The last axis, where it may not be empty.
 fn channels(given: &Operands<'_>, x: &TensorSpec) -> Result<usize> {
     let channels = given.last(x)?;
     given.require(
@@ -525,9 +525,14 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.float(table)?;
             given.indices(indices)?;
             given.rank(table, 2, "[N, C]")?;
+            channels(given, table)?;
             let mut shape = indices.shape.clone();
             if matches!(op, Op::EmbeddingBag) {
-                given.last(indices)?;
+                given.require(
+                    given.last(indices)? > 0,
+                    || "at least one index a bag".into(),
+                    || indices.to_string(),
+                )?;
                 shape.pop();
             }
             shape.push(table.shape[1]);
@@ -536,7 +541,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
         Op::EmbeddingGradient { rows, bag } => {
             let [indices, dy] = given.count()?;
             given.indices(indices)?;
-            let width = given.last(dy)?;
+            let width = channels(given, dy)?;
             given.attribute(*bag > 0, || "an empty bag has no gradient".into())?;
             given.require(
                 dy.elements().checked_mul(*bag) == indices.elements().checked_mul(width),

@@ -6,8 +6,9 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::rows::{KEY, table};
-use modgrad_graph::reference::{check_gradients, evaluate};
-use modgrad_graph::{Error, Op, Program};
+use modgrad_graph::gradient::differentiate;
+use modgrad_graph::reference::{Array, check_gradients, evaluate, run};
+use modgrad_graph::{DType, Error, Op, Program, ValueId};
 
 /// Ops without a row: every row's program is made of them.
 const LEAVES: [&str; 2] = ["input", "parameter"];
@@ -111,6 +112,41 @@ fn gradient_rules_agree_with_differences() {
     );
 }
 
+/// A rule may leave out what is not wanted, but nothing else changes.
+#[test]
+fn an_operand_has_the_same_gradient_alone_and_among_all() {
+    for row in table()
+        .into_iter()
+        .filter(|row| !row.differentiable.is_empty())
+    {
+        let case = row.case_with_loss();
+        let loss = case.program.output("loss").unwrap();
+        let inputs = case.program.inputs().map(|(_, value)| value);
+        let floats: Vec<_> = inputs
+            .filter(|&value| case.program.spec(value).dtype == DType::F32)
+            .collect();
+        let gradients = |wanted: &[ValueId]| -> Vec<Option<Array>> {
+            let mut program = case.program.clone();
+            let found = differentiate(&mut program, loss, wanted).unwrap();
+            let values = run(&program, &case.inputs, &case.parameters, KEY).unwrap();
+            found
+                .into_iter()
+                .map(|value| value.map(|value| values[value].clone()))
+                .collect()
+        };
+        let all = gradients(&floats);
+        for (value, expected) in floats.iter().zip(all) {
+            assert!(expected.is_some(), "value {value} of {}", row.name);
+            assert_eq!(
+                gradients(&[*value]),
+                [expected],
+                "value {value} of {}",
+                row.name
+            );
+        }
+    }
+}
+
 /// Statistics that an op saves for its gradient are no part of a loss.
 #[test]
 fn a_loss_through_saved_statistics_is_refused() {
@@ -126,7 +162,7 @@ fn a_loss_through_saved_statistics_is_refused() {
             let mut case = row.case_with_loss();
             let loss = case.program.output("loss").unwrap();
             let inputs: Vec<_> = case.program.inputs().map(|(_, value)| value).collect();
-            let result = modgrad_graph::gradient::differentiate(&mut case.program, loss, &inputs);
+            let result = differentiate(&mut case.program, loss, &inputs);
             let is_refused = matches!(result, Err(Error::NotDifferentiable { .. }));
             assert!(is_refused, "{}: {result:?}", row.name);
             refused.insert(row.op.name());

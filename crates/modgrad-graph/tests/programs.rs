@@ -318,6 +318,11 @@ fn shape_rules_say_what_they_expected_and_found() {
             "`layer_norm`: expected at least one channel, found f32[2, 0]",
         ),
         (
+            Op::EmbeddingBag,
+            vec![(vec![5, 4], DType::F32), (vec![3, 0], DType::U8)],
+            "`embedding_bag`: expected at least one index a bag, found u8[3, 0]",
+        ),
+        (
             Op::Softmax,
             f32s(&[&[]]),
             "`softmax`: expected an operand with at least one axis, found f32[]",

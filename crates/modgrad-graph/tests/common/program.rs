@@ -13,8 +13,17 @@ use super::rows::Row;
 /// A program and what it runs on.
 pub struct Case {
     pub program: Program,
+    /// The outputs to ask for.
+    pub outputs: Vec<String>,
     pub inputs: BTreeMap<String, Array>,
     pub parameters: BTreeMap<String, Array>,
+}
+
+impl Case {
+    pub fn set_output(&mut self, name: &str, value: ValueId) {
+        self.program.set_output(name, value).unwrap();
+        self.outputs.push(name.to_owned());
+    }
 }
 
 impl Row {
@@ -38,14 +47,16 @@ impl Row {
         let outputs = program
             .push(self.op.clone(), &operands)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        for (index, &value) in outputs.iter().enumerate() {
-            program.set_output(&format!("y{index}"), value).unwrap();
-        }
-        Case {
+        let mut case = Case {
             program,
+            outputs: Vec::new(),
             inputs,
             parameters: BTreeMap::new(),
+        };
+        for (index, &value) in outputs.iter().enumerate() {
+            case.set_output(&format!("y{index}"), value);
         }
+        case
     }
 
     /// As [`Row::case`], with the output `loss`: the sum of all differentiable
@@ -74,9 +85,7 @@ impl Row {
                 Some(total) => binary(&mut case.program, BinaryFunction::Add, total, term),
             });
         }
-        case.program
-            .set_output("loss", total.expect("a differentiable output"))
-            .unwrap();
+        case.set_output("loss", total.expect("a differentiable output"));
         case
     }
 }

@@ -8,8 +8,8 @@
 
 use super::kernel::{Block, Kernel, Left};
 use super::plan::{Plan, Problem};
+use crate::bf16;
 use crate::pool::share;
-use crate::{Element, bf16};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -17,6 +17,11 @@ use std::ops::Range;
 const CACHED_UNITS: usize = 1 << 18;
 /// Units of the inner dimension that are packed at a time; C is f32 meanwhile.
 const INNER_UNITS: usize = 2048;
+/// Units of left panels that are packed at once: 512 KiB.
+const GROUP_UNITS: usize = 1 << 17;
+/// Units of the inner dimension that are packed before the next panel's turn,
+/// where that reads memory in order.
+const TURN_UNITS: usize = 16;
 /// Units of packed left panels that are kept for the next columns: 16 MiB.
 const KEPT_UNITS: usize = 1 << 22;
 
@@ -149,7 +154,11 @@ unsafe fn multiply<K: Kernel>(
     // Blocks of about the same length.
     let block_units =
         units.div_ceil(units.div_ceil(K::BLOCK_UNITS)).next_multiple_of(K::UNIT_MULTIPLE);
-    let left_panels = if keep { rows.len().div_ceil(K::ROWS) } else { 1 };
+    // A left operand that is contiguous across rows is packed many rows at a
+    // time, for the sake of whole cache lines and few streams.
+    let across = task.problem.left.inner_stride != 1 && task.problem.left.index_stride == 1;
+    let group = if across { (GROUP_UNITS / (K::ROWS * units)).max(1) } else { 1 };
+    let left_panels = if keep { rows.len().div_ceil(K::ROWS) } else { group };
     let packed_right = room(&mut scratch.right, width * units);
     let packed_left = room(&mut scratch.left, left_panels * K::ROWS * units);
     let sums = room(&mut scratch.sums, width * K::ROWS).cast::<f32>();
@@ -159,15 +168,15 @@ unsafe fn multiply<K: Kernel>(
     // SAFETY: every panel, block and range is inside what was reserved above
     // or inside the operands and the target, by construction.
     unsafe {
-        for (panel, column) in columns.clone().step_by(K::COLUMNS).enumerate() {
-            let count = (columns.end - column).min(K::COLUMNS);
-            let from = task.problem.right.at(column, inner.start);
-            let to = packed_right.add(panel * K::COLUMNS * units);
-            K::pack_right(from, count, inner.len(), task.problem.round, to);
-        }
+        pack_right::<K>(task, stretch, packed_right);
         for (row_panel, row) in rows.clone().step_by(K::ROWS).enumerate() {
             let height = (rows.end - row).min(K::ROWS);
-            let kept_panel = if keep { row_panel * K::ROWS * units } else { 0 };
+            let slot = if keep { row_panel } else { row_panel % group };
+            if across && !kept && row_panel % group == 0 {
+                let end = rows.end.min(row + group * K::ROWS);
+                let out = packed_left.add(slot * K::ROWS * units);
+                pack_left_across::<K>(task, row..end, stretch, out);
+            }
             for unit in (0..units).step_by(block_units) {
                 let from = inner.start + unit * per_unit;
                 let steps = (inner.end - from).min(block_units * per_unit);
@@ -180,8 +189,8 @@ unsafe fn multiply<K: Kernel>(
                         packed: false,
                     }
                 } else {
-                    let out = packed_left.add(kept_panel + unit * K::ROWS);
-                    if !kept {
+                    let out = packed_left.add(slot * K::ROWS * units + unit * K::ROWS);
+                    if !kept && !across {
                         K::pack_left(operand, height, steps, task.problem.round, out);
                     }
                     K::packed_left(&operand, steps, out)
@@ -221,6 +230,59 @@ unsafe fn multiply<K: Kernel>(
                         place.add_bias(task, block);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Packs the columns of a stretch, in the order in which they lie in memory.
+///
+/// # Safety
+/// As for `work`; `out` must have room for whole panels.
+#[inline(always)]
+unsafe fn pack_right<K: Kernel>(task: &Task, stretch: &Stretch, out: *mut u32) {
+    let Stretch { columns, inner, units, .. } = stretch;
+    let per_unit = if K::PAIRS { 2 } else { 1 };
+    let across = task.problem.right.inner_stride != 1;
+    let turn = if across { TURN_UNITS } else { *units };
+    for unit in (0..*units).step_by(turn) {
+        let from = inner.start + unit * per_unit;
+        let steps = (inner.end - from).min(turn * per_unit);
+        for (panel, column) in columns.clone().step_by(K::COLUMNS).enumerate() {
+            let count = (columns.end - column).min(K::COLUMNS);
+            let operand = task.problem.right.at(column, from);
+            // SAFETY: the caller's promise; a panel's units follow each other.
+            unsafe {
+                let out = out.add((panel * units + unit) * K::COLUMNS);
+                K::pack_right(operand, count, steps, task.problem.round, out);
+            }
+        }
+    }
+}
+
+/// Packs rows that are contiguous across the inner dimension.
+///
+/// # Safety
+/// As for `pack_right`.
+#[inline(always)]
+unsafe fn pack_left_across<K: Kernel>(
+    task: &Task,
+    rows: Range<usize>,
+    stretch: &Stretch,
+    out: *mut u32,
+) {
+    let Stretch { inner, units, .. } = stretch;
+    let per_unit = if K::PAIRS { 2 } else { 1 };
+    for unit in (0..*units).step_by(TURN_UNITS) {
+        let from = inner.start + unit * per_unit;
+        let steps = (inner.end - from).min(TURN_UNITS * per_unit);
+        for (panel, row) in rows.clone().step_by(K::ROWS).enumerate() {
+            let count = (rows.end - row).min(K::ROWS);
+            let operand = task.problem.left.at(row, from);
+            // SAFETY: the caller's promise; a panel's units follow each other.
+            unsafe {
+                let out = out.add((panel * units + unit) * K::ROWS);
+                K::pack_left(operand, count, steps, task.problem.round, out);
             }
         }
     }

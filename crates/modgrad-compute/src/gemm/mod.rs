@@ -4,6 +4,9 @@
 //! which an element is summed depends on the length of the inner dimension
 //! alone: results do not change with the number of threads, with the other
 //! rows, or with a row's place in the matrix.
+//!
+//! Operands and outputs that start at a multiple of 64 bytes, with rows of a
+//! multiple of 64 bytes, are fastest: bf16 tiles then load without a copy.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -254,26 +257,53 @@ pub fn measured_peak(pool: &Pool, precision: Precision) -> f64 {
     const ROWS: usize = 1024;
     const INNER: usize = 512;
     const COLUMNS: usize = 960;
-    let (a, b) = (vec![bf16::ONE; ROWS * INNER], vec![bf16::ONE; INNER * COLUMNS]);
-    let (wide_a, wide_b) = (vec![1f32; ROWS * INNER], vec![1f32; INNER * COLUMNS]);
-    let mut c = vec![0f32; ROWS * COLUMNS];
+    let a = Aligned::new(bf16::ONE, ROWS * INNER);
+    let b = Aligned::new(bf16::ONE, INNER * COLUMNS);
+    let wide_a = Aligned::new(1f32, ROWS * INNER);
+    let wide_b = Aligned::new(1f32, INNER * COLUMNS);
+    let mut c = Aligned::new(0f32, ROWS * COLUMNS);
     let started = std::time::Instant::now();
     let mut best = f64::INFINITY;
     for round in 0..1000 {
         let (a, b) = match precision {
             Precision::F32 => {
-                (Matrix::f32(&wide_a, ROWS, INNER), Matrix::f32(&wide_b, INNER, COLUMNS))
+                (Matrix::f32(wide_a.get(), ROWS, INNER), Matrix::f32(wide_b.get(), INNER, COLUMNS))
             }
-            Precision::Bf16 => (Matrix::bf16(&a, ROWS, INNER), Matrix::bf16(&b, INNER, COLUMNS)),
+            Precision::Bf16 => {
+                (Matrix::bf16(a.get(), ROWS, INNER), Matrix::bf16(b.get(), INNER, COLUMNS))
+            }
         };
         let start = std::time::Instant::now();
-        gemm(pool, precision, a, b, Output::F32(&mut c), false, None);
+        gemm(pool, precision, a, b, Output::F32(c.get_mut()), false, None);
         best = best.min(start.elapsed().as_secs_f64());
         if round >= 2 && started.elapsed().as_secs_f64() > 0.15 {
             break;
         }
     }
     2.0 * (ROWS * INNER * COLUMNS) as f64 / best
+}
+
+/// Values from a cache line on, as a planner of tensors would place them.
+struct Aligned<T> {
+    values: Vec<T>,
+    start: usize,
+    count: usize,
+}
+
+impl<T: Element> Aligned<T> {
+    fn new(value: T, count: usize) -> Self {
+        let values = vec![value; count + 64];
+        let start = values.as_ptr().align_offset(64);
+        Aligned { values, start, count }
+    }
+
+    fn get(&self) -> &[T] {
+        &self.values[self.start..self.start + self.count]
+    }
+
+    fn get_mut(&mut self) -> &mut [T] {
+        &mut self.values[self.start..self.start + self.count]
+    }
 }
 
 #[cfg(test)]

@@ -12,11 +12,10 @@ fn array(shape: &[usize], data: &[f64]) -> Array {
 }
 
 #[track_caller]
-fn gives(op: Op, inputs: &[Array], expected: &[Array]) {
-    let inputs: Vec<&Array> = inputs.iter().collect();
-    let outputs = evaluate(&op, &inputs, RunKey::default()).unwrap();
-    assert_eq!(outputs.len(), expected.len(), "{op:?}");
-    for (output, expected) in outputs.iter().zip(expected) {
+fn gives<const N: usize, const M: usize>(op: Op, inputs: [Array; N], expected: [Array; M]) {
+    let outputs = evaluate(&op, &inputs.each_ref(), RunKey::default()).unwrap();
+    assert_eq!(outputs.len(), M, "{op:?}");
+    for (output, expected) in outputs.iter().zip(&expected) {
         assert_eq!(output.shape, expected.shape, "{op:?}");
         for (x, y) in output.data.iter().zip(&expected.data) {
             assert!(
@@ -33,44 +32,44 @@ fn elementwise_and_reductions() {
     let function = UnaryFunction::ReluSquared;
     gives(
         Op::Unary { function },
-        &[x.clone()],
-        &[array(&[2, 2], &[1.0, 0.0, 9.0, 9.0])],
+        [x.clone()],
+        [array(&[2, 2], &[1.0, 0.0, 9.0, 9.0])],
     );
     let function = BinaryFunction::Subtract;
     let row = array(&[2], &[1.0, 2.0]);
     gives(
         Op::Binary { function },
-        &[x.clone(), row.clone()],
-        &[array(&[2, 2], &[0.0, -4.0, 2.0, 1.0])],
+        [x.clone(), row.clone()],
+        [array(&[2, 2], &[0.0, -4.0, 2.0, 1.0])],
     );
     // The smaller operand may come first, and both may grow.
     let column = array(&[2, 1], &[10.0, 20.0]);
     gives(
         Op::Binary { function },
-        &[row, column],
-        &[array(&[2, 2], &[-9.0, -8.0, -19.0, -18.0])],
+        [row, column],
+        [array(&[2, 2], &[-9.0, -8.0, -19.0, -18.0])],
     );
     let reduce = |kind, axis| Op::Reduce { kind, axis };
     gives(
         reduce(Reduction::Sum, 0),
-        &[x.clone()],
-        &[array(&[2], &[4.0, 1.0])],
+        [x.clone()],
+        [array(&[2], &[4.0, 1.0])],
     );
     gives(
         reduce(Reduction::Mean, 1),
-        &[x.clone()],
-        &[array(&[2], &[-0.5, 3.0])],
+        [x.clone()],
+        [array(&[2], &[-0.5, 3.0])],
     );
     gives(
         reduce(Reduction::Maximum, 1),
-        &[x.clone()],
-        &[array(&[2], &[1.0, 3.0])],
+        [x.clone()],
+        [array(&[2], &[1.0, 3.0])],
     );
     let (y, dy) = (array(&[2], &[1.0, 3.0]), array(&[2], &[5.0, 8.0]));
     gives(
         Op::MaximumGradient { axis: 1 },
-        &[x, y, dy],
-        &[array(&[2, 2], &[5.0, 0.0, 4.0, 4.0])],
+        [x, y, dy],
+        [array(&[2, 2], &[5.0, 0.0, 4.0, 4.0])],
     );
 }
 
@@ -79,20 +78,20 @@ fn movement() {
     let x = array(&[1, 3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     gives(
         Op::Shift { amount: 1 },
-        &[x.clone()],
-        &[array(&[1, 3, 2], &[0.0, 0.0, 1.0, 2.0, 3.0, 4.0])],
+        [x.clone()],
+        [array(&[1, 3, 2], &[0.0, 0.0, 1.0, 2.0, 3.0, 4.0])],
     );
     gives(
         Op::Shift { amount: -2 },
-        &[x.clone()],
-        &[array(&[1, 3, 2], &[5.0, 6.0, 0.0, 0.0, 0.0, 0.0])],
+        [x.clone()],
+        [array(&[1, 3, 2], &[5.0, 6.0, 0.0, 0.0, 0.0, 0.0])],
     );
     gives(
         Op::Transpose {
             permutation: vec![2, 0, 1],
         },
-        &[x.clone()],
-        &[array(&[2, 1, 3], &[1.0, 3.0, 5.0, 2.0, 4.0, 6.0])],
+        [x.clone()],
+        [array(&[2, 1, 3], &[1.0, 3.0, 5.0, 2.0, 4.0, 6.0])],
     );
     gives(
         Op::Slice {
@@ -101,24 +100,24 @@ fn movement() {
             end: 3,
             step: 2,
         },
-        &[x.clone()],
-        &[array(&[1, 2, 2], &[1.0, 2.0, 5.0, 6.0])],
+        [x.clone()],
+        [array(&[1, 2, 2], &[1.0, 2.0, 5.0, 6.0])],
     );
     gives(
         Op::Gather { axis: 1 },
-        &[x, array(&[2, 2], &[2.0, 0.0, 0.0, 1.0])],
-        &[array(
+        [x, array(&[2, 2], &[2.0, 0.0, 0.0, 1.0])],
+        [array(
             &[1, 2, 2, 2],
             &[5.0, 6.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0],
         )],
     );
     gives(
         Op::GatherGradient { axis: 0, size: 3 },
-        &[
+        [
             array(&[3], &[2.0, 0.0, 2.0]),
             array(&[3], &[1.0, 10.0, 100.0]),
         ],
-        &[array(&[3], &[10.0, 0.0, 101.0])],
+        [array(&[3], &[10.0, 0.0, 101.0])],
     );
 }
 
@@ -131,18 +130,18 @@ fn products() {
         transpose_a,
         transpose_b,
     };
-    gives(op(false, false), &[a.clone(), b.clone()], &[product]);
+    gives(op(false, false), [a.clone(), b.clone()], [product]);
     // aᵀ stored as [3, 2] is b's shape: bᵀ·aᵀ = (a·b)ᵀ.
     gives(
         op(true, true),
-        &[b, a.clone()],
-        &[array(&[2, 2], &[4.0, 10.0, 5.0, 11.0])],
+        [b, a.clone()],
+        [array(&[2, 2], &[4.0, 10.0, 5.0, 11.0])],
     );
     let (weight, bias) = (array(&[1, 3], &[1.0, -1.0, 2.0]), array(&[1], &[0.5]));
     gives(
         Op::Linear,
-        &[a, weight, bias],
-        &[array(&[2, 1], &[5.5, 11.5])],
+        [a, weight, bias],
+        [array(&[2, 1], &[5.5, 11.5])],
     );
 }
 
@@ -153,14 +152,14 @@ fn norms_gates_and_losses() {
     // rms = √12.5; with ε = 3.5 it is 4.
     gives(
         Op::RmsNorm { epsilon: 3.5 },
-        &[x.clone(), weight.clone()],
-        &[array(&[1, 2], &[0.75, 2.0]), array(&[1], &[0.25])],
+        [x.clone(), weight.clone()],
+        [array(&[1, 2], &[0.75, 2.0]), array(&[1], &[0.25])],
     );
     // Mean 3.5, variance 0.25; with ε = 0.75 the deviation is 1.
     gives(
         Op::LayerNorm { epsilon: 0.75 },
-        &[x.clone(), weight, array(&[2], &[10.0, 20.0])],
-        &[
+        [x.clone(), weight, array(&[2], &[10.0, 20.0])],
+        [
             array(&[1, 2], &[9.5, 21.0]),
             array(&[1], &[3.5]),
             array(&[1], &[1.0]),
@@ -169,29 +168,29 @@ fn norms_gates_and_losses() {
     let activation = GateActivation::Relu;
     gives(
         Op::GatedLinearUnit { activation },
-        &[array(&[4], &[2.0, 3.0, -1.0, 5.0])],
-        &[array(&[2], &[0.0, 15.0])],
+        [array(&[4], &[2.0, 3.0, -1.0, 5.0])],
+        [array(&[2], &[0.0, 15.0])],
     );
     let logits = array(&[1, 2], &[3f64.ln() + 700.0, 700.0]);
     gives(
         Op::Softmax,
-        &[logits.clone()],
-        &[array(&[1, 2], &[0.75, 0.25])],
+        [logits.clone()],
+        [array(&[1, 2], &[0.75, 0.25])],
     );
     gives(
         Op::CrossEntropy,
-        &[logits.clone(), array(&[1], &[1.0])],
-        &[array(&[1], &[4f64.ln()]), array(&[1], &[4f64.ln() + 700.0])],
+        [logits.clone(), array(&[1], &[1.0])],
+        [array(&[1], &[4f64.ln()]), array(&[1], &[4f64.ln() + 700.0])],
     );
     gives(
         Op::CrossEntropyGradient,
-        &[
+        [
             logits,
             array(&[1], &[1.0]),
             array(&[1], &[4f64.ln() + 700.0]),
             array(&[1], &[2.0]),
         ],
-        &[array(&[1, 2], &[1.5, -1.5])],
+        [array(&[1, 2], &[1.5, -1.5])],
     );
 }
 
@@ -201,18 +200,18 @@ fn tables_and_contexts() {
     let indices = array(&[2, 2], &[0.0, 2.0, 1.0, 1.0]);
     gives(
         Op::EmbeddingBag,
-        &[table, indices.clone()],
-        &[array(&[2, 2], &[6.0, 8.0, 6.0, 8.0])],
+        [table, indices.clone()],
+        [array(&[2, 2], &[6.0, 8.0, 6.0, 8.0])],
     );
     gives(
         Op::EmbeddingGradient { rows: 3, bag: 2 },
-        &[indices, array(&[2, 1], &[1.0, 10.0])],
-        &[array(&[3, 1], &[1.0, 20.0, 1.0])],
+        [indices, array(&[2, 1], &[1.0, 10.0])],
+        [array(&[3, 1], &[1.0, 20.0, 1.0])],
     );
     gives(
         Op::ByteContext { length: 2 },
-        &[array(&[2, 2], &[7.0, 8.0, 9.0, 10.0])],
-        &[array(
+        [array(&[2, 2], &[7.0, 8.0, 9.0, 10.0])],
+        [array(
             &[2, 2, 2],
             &[7.0, 256.0, 8.0, 7.0, 9.0, 256.0, 10.0, 9.0],
         )],
@@ -228,16 +227,16 @@ fn sequences() {
     let qkv = [q, k, v];
     gives(
         Op::CausalAttention { window: None },
-        &qkv,
-        &[
+        qkv.clone(),
+        [
             array(&[1, 2, 1, 1], &[4.0, 7.0]),
             array(&[1, 2, 1], &[0.0, 4f64.ln()]),
         ],
     );
     gives(
         Op::CausalAttention { window: Some(1) },
-        &qkv,
-        &[
+        qkv.clone(),
+        [
             array(&[1, 2, 1, 1], &[4.0, 8.0]),
             array(&[1, 2, 1], &[0.0, 3f64.ln()]),
         ],
@@ -251,8 +250,8 @@ fn sequences() {
         rotated: 2,
         inverse,
     };
-    gives(op(false), &[x.clone()], &[turned.clone()]);
-    gives(op(true), &[turned], &[x]);
+    gives(op(false), [x.clone()], [turned.clone()]);
+    gives(op(true), [turned], [x]);
     // Pairs are (0, 2) and (1, 3); the second turns by 100^(−1/2) a position.
     let (sin, cos) = 0.1f64.sin_cos();
     gives(
@@ -261,30 +260,30 @@ fn sequences() {
             rotated: 4,
             inverse: false,
         },
-        &[array(
+        [array(
             &[1, 2, 1, 4],
             &[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0],
         )],
-        &[array(
+        [array(
             &[1, 2, 1, 4],
             &[0.0, 0.0, 0.0, 0.0, 0.0, cos, 0.0, sin],
         )],
     );
     gives(
         Op::CausalConvolution,
-        &[
+        [
             array(&[1, 3, 1], &[1.0, 2.0, 3.0]),
             array(&[2, 1], &[10.0, 1.0]),
         ],
-        &[array(&[1, 3, 1], &[10.0, 21.0, 32.0])],
+        [array(&[1, 3, 1], &[10.0, 21.0, 32.0])],
     );
     gives(
         Op::LinearScan,
-        &[
+        [
             array(&[1, 3, 1], &[9.0, 0.5, 2.0]),
             array(&[1, 3, 1], &[4.0, 1.0, 0.0]),
         ],
-        &[array(&[1, 3, 1], &[4.0, 3.0, 6.0])],
+        [array(&[1, 3, 1], &[4.0, 3.0, 6.0])],
     );
 }
 

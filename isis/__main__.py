@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import click
 STARTED = time.monotonic()
 
 PATH = click.Path(path_type=Path)
+
+Command = Callable[..., None]
 
 
 class Commands(click.Group):
@@ -47,7 +50,7 @@ def main() -> None:
     """
 
 
-def _preset_flag(name: str) -> Any:
+def _preset_flag(name: str) -> Callable[[Command], Command]:
     help_text = f"The seed size {name}: the plain form, without memory of its context."
     return click.option(f"--{name}", "preset", flag_value=name, help=help_text)
 
@@ -55,28 +58,55 @@ def _preset_flag(name: str) -> Any:
 @main.command("learn-ffn")
 @click.argument("checkpoint", type=PATH)
 @click.argument("data", type=PATH, nargs=-1, required=True)
-@click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-              help="Wall clock of training; absent: until --steps, or ^C, which saves.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Wall clock of training; absent: until --steps, or ^C, which saves.",
+)
 @click.option("--steps", type=click.IntRange(min=0), help="Stop after so many updates.")
-@click.option("--val-data", type=PATH, metavar="FILE",
-              help="Score the checkpoint on this file at the end and print the summary.")
+@click.option(
+    "--val-data",
+    type=PATH,
+    metavar="FILE",
+    help="Score the checkpoint on this file at the end and print the summary.",
+)
 @click.option("--context", type=click.IntRange(min=1), help="Bytes of a scored window.")
 @click.option("--vocab", type=click.Choice(["256"]), default="256", help="Bytes; nothing else.")
 @_preset_flag("small")
 @_preset_flag("medium")
 @_preset_flag("large")
 @_preset_flag("xl")
-@click.option("--preset", "preset", metavar="NAME", default="memory", show_default=True,
-              help="A model by name; see PRESETS in isis/ffn.py.")
-@click.option("--lr", "learning_rate", type=click.FloatRange(min=0, min_open=True),
-              help="Peak learning rate of the dense parameters.")
+@click.option(
+    "--preset",
+    "preset",
+    metavar="NAME",
+    default="memory",
+    show_default=True,
+    help="A model by name; see PRESETS in isis/ffn.py.",
+)
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Peak learning rate of the dense parameters.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threads", type=int, help="Default: every core this process may use.")
-@click.option("--precision", default="auto", show_default=True, metavar="auto|f32|bf16",
-              help="How matrix products are formed; auto is bf16 where the processor has it.")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    metavar="auto|f32|bf16",
+    help="How matrix products are formed; auto is bf16 where the processor has it.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|hip")
-@click.option("--dream-every", type=click.IntRange(min=2), metavar="N",
-              help="Every N steps, replay the windows that were predicted worst.")
+@click.option(
+    "--dream-every",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Every N steps, replay the windows that were predicted worst.",
+)
 def learn_ffn(
     checkpoint: Path,
     data: tuple[Path, ...],
@@ -97,10 +127,11 @@ def learn_ffn(
 
     An existing CHECKPOINT is resumed. ^C saves, and the same command goes on.
     """
-    from isis.learn_ffn import train
     from modgrad.data import read_bytes
     from modgrad.errors import UsageError
     from modgrad.machine import resolve_device, resolve_threads
+
+    from isis.learn_ffn import train
 
     resolve_device(device)
     if val_data is not None and not val_data.is_file():
@@ -157,8 +188,9 @@ def _print_summary(run: Any, training: Any, val_data: Path, seed: int) -> None:
 @main.command("eval")
 @click.argument("checkpoint", type=PATH)
 @click.argument("data", type=PATH, nargs=-1, required=True)
-@click.option("--context", type=click.IntRange(min=1),
-              help="Refuse a checkpoint of any other context.")
+@click.option(
+    "--context", type=click.IntRange(min=1), help="Refuse a checkpoint of any other context."
+)
 @click.option("--max-bytes", type=click.IntRange(min=2), help="Score only the first bytes.")
 @click.option("--threads", type=int, help="Default: every core this process may use.")
 def evaluate_command(
@@ -187,8 +219,13 @@ def evaluate_command(
 @click.argument("checkpoint", type=PATH)
 @click.option("--prompt", default="", help="Text to go on from.")
 @click.option("--bytes", "count", type=click.IntRange(min=0), default=400, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True,
-              help="0 always takes the likeliest byte.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.8,
+    show_default=True,
+    help="0 always takes the likeliest byte.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threads", type=int, help="Default: every core this process may use.")
 def generate(
@@ -200,14 +237,19 @@ def generate(
     threads: int | None,
 ) -> None:
     """Sample text from CHECKPOINT, byte by byte."""
-    from isis.generate import sample
     from modgrad.machine import resolve_threads
 
-    output = click.get_binary_stream("stdout")
+    from isis.generate import sample
+
+    output = sys.stdout.buffer
     output.write(prompt.encode("utf-8", "surrogateescape"))
     for byte in sample(
-        checkpoint, prompt.encode("utf-8", "surrogateescape"), count=count,
-        temperature=temperature, seed=seed, threads=resolve_threads(threads),
+        checkpoint,
+        prompt.encode("utf-8", "surrogateescape"),
+        count=count,
+        temperature=temperature,
+        seed=seed,
+        threads=resolve_threads(threads),
     ):
         output.write(bytes([byte]))
         output.flush()
@@ -234,19 +276,32 @@ def devices() -> None:
 
 
 @main.command()
-@click.option("--source", multiple=True, default=("stdlib",), show_default=True,
-              metavar="stdlib|climbmix|PATH",
-              help="What to read; files and folders may be given several times.")
+@click.option(
+    "--source",
+    multiple=True,
+    default=("stdlib",),
+    show_default=True,
+    metavar="stdlib|climbmix|PATH",
+    help="What to read; files and folders may be given several times.",
+)
 @click.option("--output", type=PATH, default=Path("data"), show_default=True, help="The folder.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Shuffles the documents.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Shuffles the documents.",
+)
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Take no more than this.")
 def prepare(source: tuple[str, ...], output: Path, seed: int, max_bytes: int | None) -> None:
     """Write a corpus: train_*.txt, val.txt (262144 bytes, cut once), corpus.json."""
     from isis.prepare import prepare as prepare_corpus
 
     prepare_corpus(
-        output, list(source), seed=seed, max_bytes=max_bytes,
+        output,
+        list(source),
+        seed=seed,
+        max_bytes=max_bytes,
         report=lambda line: click.echo(line, err=True),
     )
 

@@ -164,7 +164,7 @@ class FFN(nn.Module):
             x = block(x, training)
         x = self.norm(x)
         if self.config.tied_head:
-            return F.linear(x, self.embedding.table) * self.config.width**-0.5
+            return F.linear(x, self.embedding.table) * float(self.config.width**-0.5)
         return self.head(x)
 
     def embed(self, tokens: Tensor, training: bool) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
 from modgrad import _core, checkpoint
 from modgrad.errors import CheckpointError
 

@@ -6,17 +6,17 @@ or in the loop below. The budget, the checkpoint and the score are not here.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-
-from isis.ffn import FFN, FFNConfig, config_from
 from modgrad import nn, optim, spec, trace
 from modgrad.data import Bytes, Windows
 from modgrad.run import Run
 from modgrad.schedule import warmdown
 from modgrad.training import Training
+
+from isis.ffn import FFN, config_from
 
 SCORED_BYTES = 8192  # that the evaluator's program takes at once
 

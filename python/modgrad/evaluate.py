@@ -35,7 +35,7 @@ def evaluate(
         command += ["--context", str(context)]
     if max_bytes is not None:
         command += ["--max-bytes", str(max_bytes)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"it ended with status {done.returncode}"

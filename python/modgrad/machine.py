@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from modgrad import _core
 from modgrad.errors import UsageError
@@ -24,7 +25,7 @@ def resolve_threads(threads: int | None) -> int:
 
 
 def resolve_precision(precision: str) -> str:
-    """"f32" or "bf16"; "auto" is bf16 where the processor multiplies it."""
+    """ "f32" or "bf16"; "auto" is bf16 where the processor multiplies it."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision != "auto":
@@ -33,7 +34,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def resolve_device(device: str) -> str:
-    """"cpu"; asking for a device that this build cannot drive is refused."""
+    """ "cpu"; asking for a device that this build cannot drive is refused."""
     if device not in DEVICES:
         raise UsageError(f"--device {device} is not one of {', '.join(DEVICES)}")
     if device in ("cuda", "hip"):
@@ -46,7 +47,7 @@ def resolve_device(device: str) -> str:
 def processor_name() -> str:
     """The processor as the system names it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()

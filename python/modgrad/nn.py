@@ -29,9 +29,9 @@ def manual_seed(seed: int) -> None:
 
 def normal(shape: tuple[int, ...], deviation: float) -> Array:
     """Draws from N(0, deviation²) as f32."""
-    return (_generator.standard_normal(shape, dtype=np.float32) * np.float32(deviation)).astype(
-        np.float32
-    )
+    values: Array = _generator.standard_normal(shape, dtype=np.float32)
+    values *= np.float32(deviation)
+    return values
 
 
 class Parameter:
@@ -93,9 +93,7 @@ def _walk(item: object, prefix: str) -> Iterator[tuple[str, Parameter]]:
 class Linear(Module):
     """x [..., inputs] → [..., outputs]; weights from N(0, gain² / inputs)."""
 
-    def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = False, gain: float = 1.0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False, gain: float = 1.0) -> None:
         self.weight = Parameter(normal((outputs, inputs), gain / math.sqrt(max(inputs, 1))))
         self.bias = Parameter(np.zeros(outputs, np.float32)) if bias else None
 

@@ -372,7 +372,7 @@ def checkgrad(
     input and parameter; raises `ProgramError` where one is above `tolerance`.
     """
     specs = {name: Spec(array.shape, _dtype_name(array)) for name, array in inputs.items()}
-    errors = trace(function, **specs).check_gradients(**inputs)
+    errors = trace(function, **specs).check_gradients("output", **inputs)
     for name, error in errors.items():
         if not error <= tolerance:
             raise ProgramError(f"the gradient of `{name}` is off by {error:.2e} (relative)")

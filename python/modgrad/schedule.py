@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 
-def warmdown(fraction: float, *, warmup: float = 0.02, cooldown: float = 0.6, final: float = 0.0
-             ) -> float:
+def warmdown(
+    fraction: float, *, warmup: float = 0.02, cooldown: float = 0.6, final: float = 0.0
+) -> float:
     """Rises over `warmup`, stays at 1, falls linearly to `final` over the last
     `cooldown` of the budget."""
     if fraction < warmup:

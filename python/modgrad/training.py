@@ -115,9 +115,7 @@ class Training:
             state |= {f"raw/{name}": raw[name] for name in averaged}
         return state
 
-    def restore(
-        self, weights: Mapping[str, Array], state: Mapping[str, Array], steps: int
-    ) -> None:
+    def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array], steps: int) -> None:
         """Continues where `weights` and `state` were taken."""
         raw = {name[4:]: value for name, value in state.items() if name.startswith("raw/")}
         kept = {name: value for name, value in state.items() if name[:4] != "raw/"}

@@ -20,13 +20,18 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::Pool;
 use crate::pool::SharedMut;
 
-/// Queries that share a pass over the keys.
-const QUERY_BLOCK: usize = 64;
 /// Keys of one pass: with their values they stay in the nearest cache.
 const KEY_BLOCK: usize = 64;
+/// The most rows and lanes of a tile.
+const MAXIMUM_ROWS: usize = 8;
+const MAXIMUM_LANES: usize = 32;
+/// Queries of one task of the forward pass.
+const QUERY_BLOCK: usize = MAXIMUM_LANES;
 
 /// Calls the function with the tiling of the active instruction set.
 macro_rules! on_active_tiling {
@@ -200,6 +205,28 @@ pub fn causal_attention_gradient(
 
 /// The keys that query `time` sees.
 #[inline(always)]
-fn visible(time: usize, window: usize) -> std::ops::Range<usize> {
+fn visible(time: usize, window: usize) -> Range<usize> {
     (time + 1).saturating_sub(window)..time + 1
+}
+
+/// Which rows of a block of keys a group of queries needs.
+struct Rows {
+    /// Those that any of them sees, in whole tiles.
+    computed: Range<usize>,
+    /// Those that all lanes see.
+    whole: Range<usize>,
+}
+
+impl Rows {
+    #[inline(always)]
+    fn new<L: tile::Tiling>(queries: Range<usize>, first_key: usize, window: usize) -> Rows {
+        let clip = |key: usize| key.saturating_sub(first_key).min(KEY_BLOCK);
+        let from = clip(visible(queries.start, window).start);
+        let to = clip(queries.end);
+        let last = queries.start + L::LANES - 1;
+        Rows {
+            computed: from / L::ROWS * L::ROWS..to.next_multiple_of(L::ROWS),
+            whole: clip(visible(last, window).start)..clip(queries.start + 1),
+        }
+    }
 }

@@ -1,18 +1,18 @@
-//! The forward pass: one block of queries at a time.
+//! The forward pass: as many queries at a time as a tile has lanes.
+//!
+//! The scores of a block of keys are kept with a row a key and a lane a query,
+//! so that the softmax needs no sums or maxima across lanes.
 
 use std::ops::Range;
 
-use super::tile::{Tiling, pack_columns, pack_rows, tile_ranges};
+use super::tile::{Matrix, Tiling, pack, transpose};
 use super::vector::Vector;
-use super::{AttentionShape, KEY_BLOCK, QUERY_BLOCK, visible};
-use crate::math::exp;
+use super::{AttentionShape, KEY_BLOCK, MAXIMUM_LANES, MAXIMUM_ROWS, QUERY_BLOCK, Rows, visible};
 use crate::multiversion;
 use crate::pool::SharedMut;
 
-/// At most this many rows has a tile.
-const MAXIMUM_ROWS: usize = 8;
 multiversion! {
-    /// Computes the query blocks `tasks`, counted head by head.
+    /// Computes the blocks of queries `tasks`, counted head by head.
     pub(super) fn run[L: Tiling](
         _tiling: L,
         tasks: Range<usize>,
@@ -25,118 +25,149 @@ multiversion! {
         logsumexp: &SharedMut<'_, f32>,
     ) {
         let width = shape.head_width;
-        let row = width.next_multiple_of(L::LANES);
+        let stride = width.next_multiple_of(L::LANES);
         let blocks = shape.time.div_ceil(QUERY_BLOCK);
         let padded_time = shape.time.next_multiple_of(KEY_BLOCK);
-        let mut keys = vec![0.0f32; padded_time * width];
-        let mut values = vec![0.0f32; padded_time * row];
-        let mut queries = vec![0.0f32; QUERY_BLOCK * width];
-        let mut sums = vec![0.0f32; QUERY_BLOCK * row];
-        let mut scores = [0.0f32; MAXIMUM_ROWS * KEY_BLOCK];
+        let mut keys = vec![0.0f32; padded_time * stride];
+        let mut values = vec![0.0f32; padded_time * stride];
+        let mut queries = vec![0.0f32; L::LANES * stride];
+        let mut query_columns = vec![0.0f32; L::LANES * width];
+        let mut sums = vec![0.0f32; L::LANES * stride];
+        let mut scores = [0.0f32; KEY_BLOCK * MAXIMUM_LANES];
         let mut packed_head = usize::MAX;
         for task in tasks {
-            let (head, first_query) = (task / blocks, task % blocks * QUERY_BLOCK);
+            let (head, block) = (task / blocks, task % blocks * QUERY_BLOCK);
             if head != packed_head {
-                if width > 0 {
-                    pack_columns(shape, head, k, &mut keys);
-                    pack_rows(shape, head, 0..shape.time, 1.0, v, row, &mut values);
-                }
+                pack(shape, head, 0..shape.time, 1.0, k, stride, &mut keys);
+                pack(shape, head, 0..shape.time, 1.0, v, stride, &mut values);
                 packed_head = head;
             }
-            let end_query = shape.time.min(first_query + QUERY_BLOCK);
-            if width > 0 {
-                let times = first_query..end_query;
-                pack_rows(shape, head, times, shape.scale(), q, width, &mut queries);
-            }
-            sums.fill(0.0);
-            let mut maxima = [f32::NEG_INFINITY; QUERY_BLOCK];
-            let mut totals = [0.0f32; QUERY_BLOCK];
-            let first_key = visible(first_query, window).start / KEY_BLOCK * KEY_BLOCK;
-            for first_key in (first_key..end_query).step_by(KEY_BLOCK) {
-                let keys = &keys[first_key * width..][..KEY_BLOCK * width];
-                let values = &values[first_key * row..][..KEY_BLOCK * row];
-                for tile in (0..end_query - first_query).step_by(L::ROWS) {
-                    let mut ranges = [const { 0..0 }; MAXIMUM_ROWS];
-                    let ranges = &mut ranges[..L::ROWS];
-                    let query = first_query + tile;
-                    let columns = tile_ranges::<L>(shape, window, query, first_key, ranges);
-                    let queries = &queries[tile * width..][..L::ROWS * width];
-                    for column in columns.clone().step_by(L::LANES) {
-                        let scores = &mut scores[column..];
-                        if width > 0 {
-                            L::rows_product(queries, &keys[column..], KEY_BLOCK, scores, KEY_BLOCK);
-                        } else {
-                            scores.fill(0.0);
+            for first_query in (block..shape.time.min(block + QUERY_BLOCK)).step_by(L::LANES) {
+                let queries_end = shape.time.min(first_query + L::LANES);
+                pack(shape, head, first_query..queries_end, shape.scale(), q, stride, &mut queries);
+                transpose(L::LANES, width, Matrix { data: &queries, stride }, &mut query_columns);
+                let query_columns = Matrix { data: &query_columns, stride: L::LANES };
+                sums.fill(0.0);
+                let mut maxima = [f32::NEG_INFINITY; MAXIMUM_LANES];
+                let mut totals = [0.0f32; MAXIMUM_LANES];
+                let first_key = visible(first_query, window).start / KEY_BLOCK * KEY_BLOCK;
+                for first_key in (first_key..queries_end).step_by(KEY_BLOCK) {
+                    let rows = Rows::new::<L>(first_query..queries_end, first_key, window);
+                    let keys = Matrix { data: &keys, stride }.at(first_key, 0);
+                    let values = Matrix { data: &values, stride }.at(first_key, 0);
+                    for row in rows.computed.clone().step_by(L::ROWS) {
+                        let scores = &mut scores[row * L::LANES..];
+                        L::product(false, width, keys.at(row, 0), query_columns, scores, L::LANES);
+                    }
+                    for row in rows.computed.clone() {
+                        if !rows.whole.contains(&row) {
+                            let scores = &mut scores[row * L::LANES..][..L::LANES];
+                            hide(scores, f32::NEG_INFINITY, first_query, first_key + row, window);
                         }
                     }
-                    let sums = &mut sums[tile * row..][..L::ROWS * row];
-                    for (i, range) in ranges.iter().enumerate() {
-                        if range.is_empty() {
-                            continue;
+                    let span = rows.computed.start * L::LANES..rows.computed.end * L::LANES;
+                    let factors = weigh::<L>(&mut scores[span], &mut maxima, &mut totals);
+                    for (sums, factor) in sums.chunks_exact_mut(stride.max(1)).zip(factors) {
+                        for sum in sums {
+                            *sum *= factor;
                         }
-                        let scores = &mut scores[i * KEY_BLOCK..][..KEY_BLOCK];
-                        let (maximum, total) = (&mut maxima[tile + i], &mut totals[tile + i]);
-                        let factor = weigh::<L>(&mut scores[columns.clone()], columns.start, range, maximum, total);
-                        if factor != 1.0 {
-                            for sum in &mut sums[i * row..][..row] {
-                                *sum *= factor;
+                    }
+                    let scores = Matrix { data: &scores, stride: L::LANES };
+                    for tile in (0..queries_end - first_query).step_by(L::ROWS) {
+                        let mut ranges = [const { 0..0 }; MAXIMUM_ROWS];
+                        for (i, range) in ranges.iter_mut().enumerate().take(L::ROWS) {
+                            let query = first_query + tile + i;
+                            if query < queries_end {
+                                *range = inside(visible(query, window), first_key);
                             }
                         }
-                    }
-                    for lane in (0..row).step_by(L::LANES) {
-                        let (values, sums) = (&values[lane..], &mut sums[lane..]);
-                        L::add_ranges(ranges, &scores, KEY_BLOCK, values, row, sums, row);
+                        for lane in (0..stride).step_by(L::LANES) {
+                            let sums = &mut sums[tile * stride + lane..];
+                            let (a, b) = (scores.at(0, tile), values.at(0, lane));
+                            L::add_transposed(&ranges, a, b, sums, stride);
+                        }
                     }
                 }
-            }
-            for (i, time) in (first_query..end_query).enumerate() {
-                let start = shape.offset(head, time);
-                // SAFETY: each row of each head belongs to one task.
-                let out = unsafe { out.slice(start..start + width) };
-                for (out, sum) in out.iter_mut().zip(&sums[i * row..]) {
-                    *out = sum / totals[i];
+                for (i, time) in (first_query..queries_end).enumerate() {
+                    let start = shape.offset(head, time);
+                    // SAFETY: each row of each head belongs to one task.
+                    let out = unsafe { out.slice(start..start + width) };
+                    let sums = &sums[i * stride..][..width];
+                    let factor = 1.0 / totals[i];
+                    for (out, sum) in out.iter_mut().zip(sums) {
+*out = sum * factor;
+                    }
+                    let index = shape.row(head, time);
+                    // SAFETY: as above.
+                    let logsumexp = unsafe { logsumexp.slice(index..index + 1) };
+                    logsumexp[0] = maxima[i] + totals[i].ln();
                 }
-                let index = shape.row(head, time);
-                // SAFETY: as above.
-                let logsumexp = unsafe { logsumexp.slice(index..index + 1) };
-                logsumexp[0] = maxima[i] + totals[i].ln();
             }
         }
     }
 }
 
-/// Turns one query's scores, the first of which is in column `start`, into
-/// exponentials relative to the new maximum, and adds them to its total.
-/// Returns what earlier sums must be multiplied by.
+/// The part of `keys` that lies in a block, relative to it.
+#[inline(always)]
+fn inside(keys: Range<usize>, first_key: usize) -> Range<usize> {
+    let start = keys.start.max(first_key);
+    let end = keys.end.min(first_key + KEY_BLOCK);
+    if start < end {
+        start - first_key..end - first_key
+    } else {
+        0..0
+    }
+}
+
+/// Overwrites what a key holds for the queries that do not see it.
+#[inline(always)]
+pub(super) fn hide(lanes: &mut [f32], value: f32, first_query: usize, key: usize, window: usize) {
+    // Query n of the group sees the key if 0 <= n - from < window.
+    let from = key as i64 - first_query as i64;
+    let from = from as i32;
+    let window = window.min(i32::MAX as usize / 2) as i32;
+    for (n, lane) in lanes.iter_mut().enumerate() {
+        let distance = n as i32 - from;
+        let seen = distance >= 0 && distance < window;
+        *lane = if seen { *lane } else { value };
+    }
+}
+
+/// Turns scores into exponentials relative to each query's new maximum, and
+/// adds them to its total. Returns what earlier sums must be multiplied by.
 #[inline(always)]
 fn weigh<L: Tiling>(
     scores: &mut [f32],
-    start: usize,
-    range: &Range<usize>,
-    maximum: &mut f32,
-    total: &mut f32,
-) -> f32 {
-    let from = range.start as i32 - start as i32;
-    let to = range.end as i32 - start as i32;
-    for (n, score) in scores.iter_mut().enumerate() {
-        let inside = n as i32 >= from && (n as i32) < to;
-        *score = if inside { *score } else { f32::NEG_INFINITY };
-    }
+    maxima: &mut [f32; MAXIMUM_LANES],
+    totals: &mut [f32; MAXIMUM_LANES],
+) -> [f32; MAXIMUM_LANES] {
     let lanes = L::Lane::LANES;
-    let mut highest = L::Lane::splat(*maximum);
-    for scores in scores.chunks_exact(lanes) {
-        highest = highest.max(L::Lane::load(scores));
+    let mut factors = [1.0; MAXIMUM_LANES];
+    for start in (0..L::LANES).step_by(lanes) {
+        let before = L::Lane::load(&maxima[start..]);
+        // Rows come in pairs, whose maxima do not wait for each other. Where a
+        // window hides all keys, a finite maximum keeps the differences defined.
+        let mut highest = [before.max(L::Lane::splat(f32::MIN)); 2];
+        for pair in scores.chunks_exact(2 * L::LANES) {
+            highest[0] = highest[0].max(L::Lane::load(&pair[start..]));
+            highest[1] = highest[1].max(L::Lane::load(&pair[L::LANES + start..]));
+        }
+        let highest = highest[0].max(highest[1]);
+        let minus_highest = highest.multiply(L::Lane::splat(-1.0));
+        let mut total = L::Lane::splat(0.0);
+        for row in scores.chunks_exact_mut(L::LANES) {
+            let row = &mut row[start..];
+            let weight = L::Lane::load(row).add(minus_highest).exp();
+            weight.store(row);
+            total = total.add(weight);
+        }
+        let factor = before.add(minus_highest).exp();
+        let before = L::Lane::load(&totals[start..]);
+        total
+            .multiply_add(before, factor)
+            .store(&mut totals[start..]);
+        highest.store(&mut maxima[start..]);
+        factor.store(&mut factors[start..]);
     }
-    let highest = highest.greatest();
-    for score in scores.iter_mut() {
-        *score = exp(*score - highest);
-    }
-    let mut added = L::Lane::splat(0.0);
-    for scores in scores.chunks_exact(lanes) {
-        added = added.add(L::Lane::load(scores));
-    }
-    let factor = exp(*maximum - highest);
-    *maximum = highest;
-    *total = *total * factor + added.sum();
-    factor
+    factors
 }

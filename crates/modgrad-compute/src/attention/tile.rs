@@ -6,12 +6,32 @@
 
 use std::ops::Range;
 
+use super::AttentionShape;
 use super::vector::{PortableVector, Vector};
-use super::{AttentionShape, KEY_BLOCK};
 
-/// A tile's size on one instruction set. LANES is a multiple of ROWS and
-/// divides the block sizes.
-pub(super) trait Tiling {
+/// Rows of a matrix: element (i, k) is `data[i * stride + k]`.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix that starts at (`row`, `column`).
+    #[inline(always)]
+    pub(super) fn at(self, row: usize, column: usize) -> Matrix<'a> {
+        Matrix {
+            data: &self.data[row * self.stride + column..],
+            ..self
+        }
+    }
+}
+
+/// A tile's size on one instruction set, and its products. LANES is a multiple
+/// of ROWS, and both divide the block of keys.
+///
+/// The tile c is ROWS rows of `c.len() / ROWS` elements, LANES of which count.
+pub(super) trait Tiling: Copy {
     /// The vectors that a tile's rows are made of.
     type Lane: Vector;
     /// Rows of a tile.
@@ -19,33 +39,12 @@ pub(super) trait Tiling {
     /// Columns of a tile.
     const LANES: usize;
 
-    /// `c[i, n]` = sum over k of `a[i, k]` * `b[k, n]`; `a` has rows of
-    /// `a.len() / ROWS`, the depth; `b` and `c` have rows of `b_row`, `c_row`.
-    fn rows_product(a: &[f32], b: &[f32], b_row: usize, c: &mut [f32], c_row: usize);
+    /// `c[i, n]` = (`add`: plus) sum over k < depth of `a[i, k]` * `b[k, n]`.
+    fn product(add: bool, depth: usize, a: Matrix, b: Matrix, c: &mut [f32], stride: usize);
 
-    /// Adds to `c[i, n]` the sum over the k of `ranges[i]` of
-    /// `a[i * a_row + k]` * `b[k * b_row + n]`; keys outside are not touched.
-    fn add_ranges(
-        ranges: &[Range<usize>],
-        a: &[f32],
-        a_row: usize,
-        b: &[f32],
-        b_row: usize,
-        c: &mut [f32],
-        c_row: usize,
-    );
-
-    /// Adds to `c[i, n]` the sum over the rows k of `a[k * a_row + i]` *
-    /// `b[k * b_row + n]`.
-    fn add_transposed(
-        depth: usize,
-        a: &[f32],
-        a_row: usize,
-        b: &[f32],
-        b_row: usize,
-        c: &mut [f32],
-        c_row: usize,
-    );
+    /// `c[i, n]` += sum over the k of `ranges[i]` of `a[k, i]` * `b[k, n]`.
+    /// The other k are left out of the sum, whatever they hold.
+    fn add_transposed(ranges: &[Range<usize>], a: Matrix, b: Matrix, c: &mut [f32], stride: usize);
 }
 
 macro_rules! tiling {
@@ -60,34 +59,26 @@ macro_rules! tiling {
             const LANES: usize = $vectors * <$vector as Vector>::LANES;
 
             #[inline(always)]
-            fn rows_product(a: &[f32], b: &[f32], b_row: usize, c: &mut [f32], c_row: usize) {
-                rows_product::<$vector, $rows, $vectors>(a, b, b_row, c, c_row);
-            }
-
-            #[inline(always)]
-            fn add_ranges(
-                ranges: &[Range<usize>],
-                a: &[f32],
-                a_row: usize,
-                b: &[f32],
-                b_row: usize,
+            fn product(
+                add: bool,
+                depth: usize,
+                a: Matrix,
+                b: Matrix,
                 c: &mut [f32],
-                c_row: usize,
+                stride: usize,
             ) {
-                add_ranges::<$vector, $rows, $vectors>(ranges, a, a_row, b, b_row, c, c_row);
+                product::<$vector, $rows, $vectors>(add, depth, a, b, c, stride);
             }
 
             #[inline(always)]
             fn add_transposed(
-                depth: usize,
-                a: &[f32],
-                a_row: usize,
-                b: &[f32],
-                b_row: usize,
+                ranges: &[Range<usize>],
+                a: Matrix,
+                b: Matrix,
                 c: &mut [f32],
-                c_row: usize,
+                stride: usize,
             ) {
-                add_transposed::<$vector, $rows, $vectors>(depth, a, a_row, b, b_row, c, c_row);
+                add_transposed::<$vector, $rows, $vectors>(ranges, a, b, c, stride);
             }
         }
     };
@@ -108,16 +99,8 @@ tiling! {
     PortableTiling, PortableVector, 4, 2
 }
 
-// These are loops rather than closures, which would be compiled on their own.
-
-#[inline(always)]
-fn load<V: Vector, const R: usize, const N: usize>(c: &[f32], c_row: usize) -> [[V; N]; R] {
-    let mut sums = [[V::splat(0.0); N]; R];
-    for (i, sums) in sums.iter_mut().enumerate() {
-        *sums = row(&c[i * c_row..]);
-    }
-    sums
-}
+// What follows is loops rather than closures, which would be compiled on their
+// own, without the instruction set.
 
 #[inline(always)]
 fn row<V: Vector, const N: usize>(b: &[f32]) -> [V; N] {
@@ -129,96 +112,65 @@ fn row<V: Vector, const N: usize>(b: &[f32]) -> [V; N] {
     vectors
 }
 
-/// The first `length` elements of each of the rows that a tile multiplies.
 #[inline(always)]
-fn left_rows<const R: usize>(a: &[f32], a_row: usize, length: usize) -> [&[f32]; R] {
-    let mut rows = [a; R];
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = &a[i * a_row..][..length];
+fn load<V: Vector, const R: usize, const N: usize>(c: &[f32], stride: usize) -> [[V; N]; R] {
+    let mut sums = [[V::splat(0.0); N]; R];
+    for (i, sums) in sums.iter_mut().enumerate() {
+        *sums = row(&c[i * stride..]);
     }
-    rows
-}
-
-/// Adds the products of the keys `keys` to every row of a tile.
-#[inline(always)]
-fn add_all<V: Vector, const R: usize, const N: usize>(
-    keys: Range<usize>,
-    a: &[&[f32]; R],
-    b: &[f32],
-    b_row: usize,
-    sums: &mut [[V; N]; R],
-) {
-    for k in keys {
-        let b: [V; N] = row(&b[k * b_row..]);
-        for i in 0..R {
-            let a = V::splat(a[i][k]);
-            for n in 0..N {
-                sums[i][n] = sums[i][n].multiply_add(a, b[n]);
-            }
-        }
-    }
-}
-
-/// As `add_all`, but to each row only what is in its range.
-#[inline(always)]
-fn add_some<V: Vector, const R: usize, const N: usize>(
-    keys: Range<usize>,
-    ranges: &[Range<usize>; R],
-    a: &[&[f32]; R],
-    b: &[f32],
-    b_row: usize,
-    sums: &mut [[V; N]; R],
-) {
-    for k in keys {
-        let b: [V; N] = row(&b[k * b_row..]);
-        for i in 0..R {
-            let a = V::splat(a[i][k]);
-            let inside = k >= ranges[i].start && k < ranges[i].end;
-            for n in 0..N {
-                let sum = sums[i][n].multiply_add(a, b[n]);
-                sums[i][n] = if inside { sum } else { sums[i][n] };
-            }
-        }
-    }
+    sums
 }
 
 #[inline(always)]
 fn store<V: Vector, const R: usize, const N: usize>(
     sums: [[V; N]; R],
     c: &mut [f32],
-    c_row: usize,
+    stride: usize,
 ) {
     for (i, sums) in sums.into_iter().enumerate() {
         for (n, sum) in sums.into_iter().enumerate() {
-            sum.store(&mut c[i * c_row + n * V::LANES..]);
+            sum.store(&mut c[i * stride + n * V::LANES..]);
         }
     }
 }
 
 #[inline(always)]
-fn rows_product<V: Vector, const R: usize, const N: usize>(
-    a: &[f32],
-    b: &[f32],
-    b_row: usize,
+fn product<V: Vector, const R: usize, const N: usize>(
+    add: bool,
+    depth: usize,
+    a: Matrix,
+    b: Matrix,
     c: &mut [f32],
-    c_row: usize,
+    stride: usize,
 ) {
-    let depth = a.len() / R;
-    let a = left_rows(a, depth, depth);
-    let mut sums = [[V::splat(0.0); N]; R];
-    add_all(0..depth, &a, b, b_row, &mut sums);
-    store(sums, c, c_row);
+    let mut rows = [a.data; R];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = &a.data[i * a.stride..][..depth];
+    }
+    let mut sums = if add {
+        load(c, stride)
+    } else {
+        [[V::splat(0.0); N]; R]
+    };
+    for k in 0..depth {
+        let b: [V; N] = row(&b.data[k * b.stride..]);
+        for (row, sums) in rows.iter().zip(&mut sums) {
+            let a = V::splat(row[k]);
+            for n in 0..N {
+                sums[n] = sums[n].multiply_add(a, b[n]);
+            }
+        }
+    }
+    store(sums, c, stride);
 }
 
 #[inline(always)]
-fn add_ranges<V: Vector, const R: usize, const N: usize>(
+fn add_transposed<V: Vector, const R: usize, const N: usize>(
     ranges: &[Range<usize>],
-    a: &[f32],
-    a_row: usize,
-    b: &[f32],
-    b_row: usize,
+    a: Matrix,
+    b: Matrix,
     c: &mut [f32],
-    c_row: usize,
+    stride: usize,
 ) {
     let ranges: &[Range<usize>; R] = ranges.first_chunk().expect("a range a row");
     let (mut first, mut last) = (usize::MAX, 0);
@@ -240,28 +192,11 @@ fn add_ranges<V: Vector, const R: usize, const N: usize>(
     } else {
         (last, last)
     };
-    let a = left_rows(a, a_row, last);
-    let mut sums: [[V; N]; R] = load(c, c_row);
-    add_some(first..all_from, ranges, &a, b, b_row, &mut sums);
-    add_all(all_from..all_to, &a, b, b_row, &mut sums);
-    add_some(all_to..last, ranges, &a, b, b_row, &mut sums);
-    store(sums, c, c_row);
-}
-
-#[inline(always)]
-fn add_transposed<V: Vector, const R: usize, const N: usize>(
-    depth: usize,
-    a: &[f32],
-    a_row: usize,
-    b: &[f32],
-    b_row: usize,
-    c: &mut [f32],
-    c_row: usize,
-) {
-    let mut sums: [[V; N]; R] = load(c, c_row);
-    for k in 0..depth {
-        let a: &[f32; R] = a[k * a_row..].first_chunk().expect("a full column");
-        let b: [V; N] = row(&b[k * b_row..]);
+    let mut sums: [[V; N]; R] = load(c, stride);
+    add_some(first..all_from, ranges, a, b, &mut sums);
+    for k in all_from..all_to {
+        let a: &[f32; R] = a.data[k * a.stride..].first_chunk().expect("a full column");
+        let b: [V; N] = row(&b.data[k * b.stride..]);
         for i in 0..R {
             let a = V::splat(a[i]);
             for n in 0..N {
@@ -269,81 +204,79 @@ fn add_transposed<V: Vector, const R: usize, const N: usize>(
             }
         }
     }
-    store(sums, c, c_row);
+    add_some(all_to..last, ranges, a, b, &mut sums);
+    store(sums, c, stride);
 }
 
-/// Copies the positions `times` of one head to rows of `row` elements, each
-/// multiplied by `scale`; the rest of `packed` becomes zero.
+/// Adds to each row of a tile those products that are in its range.
 #[inline(always)]
-pub(super) fn pack_rows(
-    shape: AttentionShape,
-    head: usize,
-    times: Range<usize>,
-    scale: f32,
-    x: &[f32],
-    row: usize,
-    packed: &mut [f32],
+fn add_some<V: Vector, const R: usize, const N: usize>(
+    keys: Range<usize>,
+    ranges: &[Range<usize>; R],
+    a: Matrix,
+    b: Matrix,
+    sums: &mut [[V; N]; R],
 ) {
-    let width = shape.head_width;
-    packed[times.len() * row..].fill(0.0);
-    for (time, packed) in times.zip(packed.chunks_exact_mut(row)) {
-        let x = &x[shape.offset(head, time)..][..width];
-        for (packed, x) in packed.iter_mut().zip(x) {
-            *packed = x * scale;
-        }
-        packed[width..].fill(0.0);
-    }
-}
-
-/// Copies one head to blocks of KEY_BLOCK positions, each `[D, KEY_BLOCK]`;
-/// what lies past the end of time becomes zero.
-#[inline(always)]
-pub(super) fn pack_columns(shape: AttentionShape, head: usize, x: &[f32], packed: &mut [f32]) {
-    let width = shape.head_width;
-    for (block, packed) in packed.chunks_exact_mut(width * KEY_BLOCK).enumerate() {
-        let start = block * KEY_BLOCK;
-        let times = KEY_BLOCK.min(shape.time - start);
-        if times < KEY_BLOCK {
-            packed.fill(0.0);
-        }
-        for time in 0..times {
-            let x = &x[shape.offset(head, start + time)..][..width];
-            for (packed, x) in packed.chunks_exact_mut(KEY_BLOCK).zip(x) {
-                packed[time] = *x;
+    for k in keys {
+        let a: &[f32; R] = a.data[k * a.stride..].first_chunk().expect("a full column");
+        let b: [V; N] = row(&b.data[k * b.stride..]);
+        for i in 0..R {
+            let inside = k >= ranges[i].start && k < ranges[i].end;
+            let a = V::splat(a[i]);
+            for n in 0..N {
+                let sum = sums[i][n].multiply_add(a, b[n]);
+                sums[i][n] = if inside { sum } else { sums[i][n] };
             }
         }
     }
 }
 
-/// The visible part of a block of keys for each row of a tile, in columns of
-/// the block, and the columns of whole LANES that cover them all.
+/// Copies the positions `times` of one head to rows of `stride` elements, each
+/// multiplied by `scale`; the rest of `packed` becomes zero.
 #[inline(always)]
-pub(super) fn tile_ranges<L: Tiling>(
+pub(super) fn pack(
     shape: AttentionShape,
-    window: usize,
-    first_query: usize,
-    first_key: usize,
-    ranges: &mut [Range<usize>],
-) -> Range<usize> {
-    let (mut from, mut to) = (KEY_BLOCK, 0);
-    for (row, range) in ranges.iter_mut().enumerate() {
-        let time = first_query + row;
-        let keys = if time < shape.time {
-            super::visible(time, window)
-        } else {
-            0..0
-        };
-        let start = keys.start.saturating_sub(first_key).min(KEY_BLOCK);
-        let end = keys.end.saturating_sub(first_key).min(KEY_BLOCK);
-        *range = if start < end { start..end } else { 0..0 };
-        if start < end {
-            from = from.min(start);
-            to = to.max(end);
-        }
+    head: usize,
+    times: Range<usize>,
+    scale: f32,
+    x: &[f32],
+    stride: usize,
+    packed: &mut [f32],
+) {
+    let width = shape.head_width;
+    if width == 0 {
+        return;
     }
-    if from < to {
-        from / L::LANES * L::LANES..to.next_multiple_of(L::LANES)
-    } else {
-        0..0
+    packed[times.len() * stride..].fill(0.0);
+    for (time, packed) in times.zip(packed.chunks_exact_mut(stride)) {
+        let x = &x[shape.offset(head, time)..][..width];
+        let (packed, rest) = packed.split_at_mut(width);
+        for (packed, x) in packed.iter_mut().zip(x) {
+            *packed = x * scale;
+        }
+        rest.fill(0.0);
+    }
+}
+
+/// Transposes `columns` columns of `rows` rows, a multiple of four, to rows of
+/// `rows` elements.
+#[inline(always)]
+pub(super) fn transpose(rows: usize, columns: usize, from: Matrix, to: &mut [f32]) {
+    let whole = columns / 4 * 4;
+    for i in (0..rows).step_by(4) {
+        let from = from.at(i, 0);
+        let (a, b) = (&from.data[..columns], &from.data[from.stride..][..columns]);
+        let (c, d) = (
+            &from.data[2 * from.stride..][..columns],
+            &from.data[3 * from.stride..][..columns],
+        );
+        for j in (0..whole).step_by(4) {
+            for n in j..j + 4 {
+                to[n * rows + i..][..4].copy_from_slice(&[a[n], b[n], c[n], d[n]]);
+            }
+        }
+        for n in whole..columns {
+            to[n * rows + i..][..4].copy_from_slice(&[a[n], b[n], c[n], d[n]]);
+        }
     }
 }

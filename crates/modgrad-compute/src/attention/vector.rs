@@ -18,47 +18,44 @@ pub(super) trait Vector: Copy {
     fn multiply_add(self, a: Self, b: Self) -> Self;
     /// The sum.
     fn add(self, other: Self) -> Self;
+    /// The product.
+    fn multiply(self, other: Self) -> Self;
     /// The greater in each lane; `self` where they do not compare.
     fn max(self, other: Self) -> Self;
 
-    /// The sum of the lanes, halves folded onto each other.
-    #[inline(always)]
-    fn sum(self) -> f32 {
-        let mut values = [0.0f32; MAXIMUM_LANES];
-        self.store(&mut values);
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for n in 0..half {
-                values[n] += values[n + half];
-            }
-            half /= 2;
-        }
-        values[0]
-    }
+    /// The bits of each lane shifted left by 23: its low 8 bits become the
+    /// exponent.
+    fn low_bits_to_exponent(self) -> Self;
 
-    /// The greatest of the lanes.
+    /// e^x for x up to 1, relative error under 2e-7. Below -87 it stays at
+    /// 1.6e-38, which a softmax's total, at least 1, does not notice.
     #[inline(always)]
-    fn greatest(self) -> f32 {
-        let mut values = [0.0f32; MAXIMUM_LANES];
-        self.store(&mut values);
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for n in 0..half {
-                let (a, b) = (values[n], values[n + half]);
-                values[n] = if b > a { b } else { a };
-            }
-            half /= 2;
-        }
-        values[0]
+    fn exp(self) -> Self {
+        /// Adding this leaves the nearest integer, plus the exponent's bias of
+        /// 127, in the low bits.
+        const ROUND: f32 = 12_582_912.0 + 127.0; // 1.5 * 2^23
+        let x = self.max(Self::splat(-87.0));
+        let shifted = Self::splat(ROUND).multiply_add(x, Self::splat(std::f32::consts::LOG2_E));
+        let whole = shifted.add(Self::splat(-ROUND));
+        // ln 2 in two parts: the first has so few bits that the product is exact.
+        let r = x.multiply_add(whole, Self::splat(-0.693_359_4));
+        let r = r.multiply_add(whole, Self::splat(2.121_944_4e-4));
+        // Minimax polynomial of Cephes expf on |r| <= ln(2)/2.
+        let p = Self::splat(1.398_199_9e-3).multiply_add(r, Self::splat(1.987_569_1e-4));
+        let p = Self::splat(8.333_452e-3).multiply_add(p, r);
+        let p = Self::splat(4.166_579_6e-2).multiply_add(p, r);
+        let p = Self::splat(1.666_666_5e-1).multiply_add(p, r);
+        let p = Self::splat(0.5).multiply_add(p, r);
+        let p = Self::splat(1.0).multiply_add(p, r);
+        let p = Self::splat(1.0).multiply_add(p, r);
+        p.multiply(shifted.low_bits_to_exponent())
     }
 }
 
-/// The most lanes that a vector has.
-const MAXIMUM_LANES: usize = 16;
-
 macro_rules! x86_vector {
     ($(#[$meta:meta])* $name:ident, $register:ident, $lanes:literal, $splat:ident, $load:ident,
-     $store:ident, $multiply_add:ident, $add:ident, $max:ident) => {
+     $store:ident, $multiply_add:ident, $add:ident, $multiply:ident, $max:ident, $to_integer:ident,
+     $to_float:ident, $shift:ident) => {
         $(#[$meta])*
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]
@@ -101,6 +98,19 @@ macro_rules! x86_vector {
             }
 
             #[inline(always)]
+            fn multiply(self, other: Self) -> Self {
+                // SAFETY: only used where the instruction set was found.
+                $name(unsafe { std::arch::x86_64::$multiply(self.0, other.0) })
+            }
+
+            #[inline(always)]
+            fn low_bits_to_exponent(self) -> Self {
+                use std::arch::x86_64::{$shift, $to_float, $to_integer};
+                // SAFETY: only used where the instruction set was found.
+                $name(unsafe { $to_float($shift::<23>($to_integer(self.0))) })
+            }
+
+            #[inline(always)]
             fn max(self, other: Self) -> Self {
                 // The instruction gives its second operand without an order.
                 // SAFETY: only used where the instruction set was found.
@@ -113,12 +123,14 @@ macro_rules! x86_vector {
 x86_vector! {
     /// AVX-512 F.
     Avx512Vector, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
-    _mm512_add_ps, _mm512_max_ps
+    _mm512_add_ps, _mm512_mul_ps, _mm512_max_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_slli_epi32
 }
 x86_vector! {
     /// AVX2 with FMA.
     Avx2Vector, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps,
-    _mm256_add_ps, _mm256_max_ps
+    _mm256_add_ps, _mm256_mul_ps, _mm256_max_ps, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_slli_epi32
 }
 
 /// Four f32 in plain Rust. NEON multiplies and adds in one instruction; SSE2
@@ -173,5 +185,23 @@ impl Vector for PortableVector {
             *greatest = if other > *greatest { other } else { *greatest };
         }
         PortableVector(greatest)
+    }
+
+    #[inline(always)]
+    fn multiply(self, other: Self) -> Self {
+        let mut products = self.0;
+        for (product, other) in products.iter_mut().zip(other.0) {
+            *product *= other;
+        }
+        PortableVector(products)
+    }
+
+    #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        let mut powers = self.0;
+        for power in &mut powers {
+            *power = f32::from_bits(power.to_bits() << 23);
+        }
+        PortableVector(powers)
     }
 }

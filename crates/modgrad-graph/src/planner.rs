@@ -136,7 +136,11 @@ pub fn plan(
     }
     let kept = wanted.clone();
     wanted.extend(terms.values().flatten());
-    let needed = program.needed_for(&wanted);
+    let mut needed = program.needed_for(&wanted);
+    for (needed, node) in needed.iter_mut().zip(program.nodes()) {
+        // A declared input is given at each run, also where nothing reads it.
+        *needed |= matches!(node.op, Op::Input { .. });
+    }
     let (parameters, flat_elements) = place_parameters(program, order)?;
     // What enters or leaves a run, and gradients, are f32.
     let storage = storage::assign(program, precision, &needed, &wanted);

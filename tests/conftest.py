@@ -1,0 +1,39 @@
+"""Shared fixtures: a small corpus, and the commands as a user runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+Isis = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> tuple[Path, Path]:
+    """(train, val): text of a few words over and over, in random order."""
+    words = [b"the ", b"model ", b"learns ", b"bytes ", b"of ", b"a ", b"small ", b"corpus.\n"]
+    generator = np.random.default_rng(1)
+    paths = (tmp_path / "train.txt", tmp_path / "val.txt")
+    for path, count in zip(paths, (20_000, 1_000), strict=True):
+        path.write_bytes(b"".join(words[i] for i in generator.integers(0, len(words), count)))
+    return paths
+
+
+@pytest.fixture
+def isis() -> Isis:
+    """Runs `python -m isis` from the root of the repository."""
+
+    def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "isis", *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run

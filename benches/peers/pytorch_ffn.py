@@ -91,7 +91,9 @@ DEFAULT_MODES = [
 ]
 
 # (M, K, N) of the products of the small and medium models, for --linear.
-LINEAR_SHAPES = [(m, k, n) for m in (64, 2048) for k, n in ((384, 3072), (1536, 384), (128, 1024), (512, 128))]
+LINEAR_SHAPES = [
+    (m, k, n) for m in (64, 2048) for k, n in ((384, 3072), (1536, 384), (128, 1024), (512, 128))
+]
 
 
 def parse_arguments():
@@ -119,15 +121,30 @@ def parse_arguments():
         "  pytorch_ffn.py --sizes medium --positions 2048 --modes bf16-compile --profile\n"
         "  pytorch_ffn.py --linear                       GFLOP/s of F.linear alone\n",
     )
-    parser.add_argument("--sizes", default="small,medium", help="comma-separated, or 'all' (default: %(default)s)")
-    parser.add_argument("--positions", default="64,2048", help="batch sizes N (default: %(default)s)")
-    parser.add_argument("--modes", default="default", help="comma-separated, 'default' or 'all'")
-    parser.add_argument("--seconds", type=float, default=3.0, help="least time of a measurement (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=MINIMUM_STEPS, help="least number of steps of a measurement (default: %(default)s)"
+        "--sizes", default="small,medium", help="comma-separated, or 'all' (default: %(default)s)"
     )
     parser.add_argument(
-        "--repeats", type=int, default=1, help="measurements of each mode; the fastest counts (default: %(default)s)"
+        "--positions", default="64,2048", help="batch sizes N (default: %(default)s)"
+    )
+    parser.add_argument("--modes", default="default", help="comma-separated, 'default' or 'all'")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="least time of a measurement (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=MINIMUM_STEPS,
+        help="least number of steps of a measurement (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        help="measurements of each mode; the fastest counts (default: %(default)s)",
     )
     parser.add_argument(
         "--patience",
@@ -148,8 +165,12 @@ def parse_arguments():
         default="tuned",
         help="tuned: keep freed memory and use huge pages; plain: glibc as it is (default: %(default)s)",
     )
-    parser.add_argument("--best", action="store_true", help="print only the fastest mode of each (size, positions)")
-    parser.add_argument("--profile", action="store_true", help="also print where the time of a step goes, on stderr")
+    parser.add_argument(
+        "--best", action="store_true", help="print only the fastest mode of each (size, positions)"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="also print where the time of a step goes, on stderr"
+    )
     parser.add_argument("--linear", action="store_true", help="measure F.linear alone and stop")
     arguments = parser.parse_args()
 
@@ -165,7 +186,9 @@ def parse_arguments():
     try:
         arguments.positions = [int(n) for n in arguments.positions.split(",")]
     except ValueError:
-        parser.error(f"--positions: `{arguments.positions}` is not a comma-separated list of numbers")
+        parser.error(
+            f"--positions: `{arguments.positions}` is not a comma-separated list of numbers"
+        )
     for option in ("threads", "steps", "repeats"):
         if getattr(arguments, option) < 1:
             parser.error(f"--{option}: must be at least 1")
@@ -199,15 +222,20 @@ def main():
 
     failed = 0
     for size in arguments.sizes:
-        update = fastest_update(torch, SIZES[size]) if arguments.update == "auto" else arguments.update
+        update = (
+            fastest_update(torch, SIZES[size]) if arguments.update == "auto" else arguments.update
+        )
         for positions in arguments.positions:
             rows = []
             for mode in arguments.modes:
                 try:
                     row = measure(torch, size, positions, mode, update, arguments)
-                except Exception as error:  # a mode that this machine cannot run must not hide the others
+                # a mode that this machine cannot run must not hide the others
+                except Exception as error:
                     first_line = (str(error).strip().splitlines() or [""])[0]
-                    log(f"{size:7} {positions:5} {mode:24} skipped: {type(error).__name__}: {first_line[:200]}")
+                    log(
+                        f"{size:7} {positions:5} {mode:24} skipped: {type(error).__name__}: {first_line[:200]}"
+                    )
                     continue
                 rows.append(row)
                 if not arguments.best:
@@ -284,12 +312,18 @@ class Trainer:
         self.run_model, self.run_update = self.model, self.update
         if compile_arguments is not None:
             torch._dynamo.reset()
-            self.run_model = torch.compile(self.model, dynamic=False, fullgraph=True, **compile_arguments)
+            self.run_model = torch.compile(
+                self.model, dynamic=False, fullgraph=True, **compile_arguments
+            )
         if compile_update:
             self.run_update = torch.compile(self.update, dynamic=False)
 
     def gradients(self, data, targets):
-        context = self.torch.autocast("cpu", self.torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        context = (
+            self.torch.autocast("cpu", self.torch.bfloat16)
+            if self.autocast
+            else contextlib.nullcontext()
+        )
         with context:
             loss = self.run_model(data, targets)
         loss.backward()
@@ -304,7 +338,9 @@ class Trainer:
             self.optimizer.found_inf = None
             self.optimizer.step()
             return
-        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAXIMUM_GRADIENT_NORM, foreach=self.foreach_clip)
+        self.torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), MAXIMUM_GRADIENT_NORM, foreach=self.foreach_clip
+        )
         self.optimizer.step()
 
     def step(self, data, targets):
@@ -328,7 +364,9 @@ def fastest_update(torch, size):
         trainer.gradients(*random_batches(torch, 64)[0])
         fastest[update] = min(timed(trainer.update, 0.33, 10, warm_up=3)) * 1e3
     best = min(fastest, key=fastest.get)
-    log("update, ms: " + ", ".join(f"{u} {ms:.2f}" for u, ms in fastest.items()) + f"; using {best}")
+    log(
+        "update, ms: " + ", ".join(f"{u} {ms:.2f}" for u, ms in fastest.items()) + f"; using {best}"
+    )
     return best
 
 
@@ -348,8 +386,13 @@ def undisturbed(run, repeats, patience):
     """The durations of the run with the least median, and the CPUs that other processes used meanwhile."""
     deadline = time.monotonic() + patience
     runs = []
-    while len(runs) < repeats or (min(runs, key=lambda r: r[1])[1] > QUIET_CPUS and time.monotonic() < deadline):
-        while time.monotonic() < deadline and other_cpus_during(lambda: time.sleep(0.5))[1] > QUIET_CPUS:
+    while len(runs) < repeats or (
+        min(runs, key=lambda r: r[1])[1] > QUIET_CPUS and time.monotonic() < deadline
+    ):
+        while (
+            time.monotonic() < deadline
+            and other_cpus_during(lambda: time.sleep(0.5))[1] > QUIET_CPUS
+        ):
             pass
         runs.append(other_cpus_during(run))
     return min(runs, key=lambda r: statistics.median(r[0]))
@@ -387,7 +430,9 @@ def measure(torch, size, positions, mode, update, arguments):
     step()  # compiles
     first_step = time.perf_counter() - start
     durations, other_cpus = undisturbed(
-        lambda: timed(step, arguments.seconds, arguments.steps, WARM_UP_STEPS), arguments.repeats, arguments.patience
+        lambda: timed(step, arguments.seconds, arguments.steps, WARM_UP_STEPS),
+        arguments.repeats,
+        arguments.patience,
     )
     loss = losses[0].item()
     if loss != loss:
@@ -395,7 +440,11 @@ def measure(torch, size, positions, mode, update, arguments):
 
     median = statistics.median(durations)
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    matrices = sum(p.numel() for n, p in trainer.model.named_parameters() if p.dim() == 2 and "embedding" not in n)
+    matrices = sum(
+        p.numel()
+        for n, p in trainer.model.named_parameters()
+        if p.dim() == 2 and "embedding" not in n
+    )
     gflops = 6 * matrices * positions / median / 1e9  # forward, and two products backward
     log(
         f"{size:7} {positions:5} {mode:24} {median * 1e3:9.3f} ms/step (fastest {min(durations) * 1e3:.3f}) "
@@ -403,7 +452,9 @@ def measure(torch, size, positions, mode, update, arguments):
         f"others used {other_cpus:.2f} CPUs"
     )
     if other_cpus > QUIET_CPUS:
-        log("    disturbed: torch's threads wait in spin loops, so a step slows down far more than by this share")
+        log(
+            "    disturbed: torch's threads wait in spin loops, so a step slows down far more than by this share"
+        )
     if arguments.profile:
         profile(torch, trainer, batches, f"{size} {positions} {mode}")
     return {
@@ -419,6 +470,7 @@ def measure(torch, size, positions, mode, update, arguments):
         "gflops": round(gflops, 1),
         "steps": len(durations),
         "other_cpus": round(other_cpus, 3),
+        "disturbed": other_cpus > QUIET_CPUS,
         "threads": arguments.threads,
         "update": "compiled" if EXECUTIONS[execution][1] else update,
         "allocator": arguments.allocator,
@@ -459,11 +511,20 @@ def profile(torch, trainer, batches, title, steps=20):
 
 
 def kind_of(operator):
-    if operator in ("aten::mm", "aten::addmm", "aten::bmm") or "mkldnn" in operator or "linear" in operator.lower():
+    if (
+        operator in ("aten::mm", "aten::addmm", "aten::bmm")
+        or "mkldnn" in operator
+        or "linear" in operator.lower()
+    ):
         return "matrix products"
     if "_fused_adamw" in operator or operator.startswith("Optimizer.step"):
         return "AdamW"
-    if operator in ("aten::dot", "aten::linalg_vector_norm", "aten::_foreach_norm", "aten::_foreach_mul_"):
+    if operator in (
+        "aten::dot",
+        "aten::linalg_vector_norm",
+        "aten::_foreach_norm",
+        "aten::_foreach_mul_",
+    ):
         return "clipping"
     if "CompiledFxGraph" in operator or "CompiledFunction" in operator or "cpp_fused" in operator:
         return "compiled pointwise and reductions"
@@ -482,10 +543,14 @@ def measure_linear(torch, arguments):
         for m, k, n in LINEAR_SHAPES:
             x, weight = torch.randn(m, k, dtype=dtype), torch.randn(n, k, dtype=dtype)
             with torch.inference_mode():
-                runs = [timed(lambda: linear(x, weight), 0.3, 100, 20) for _ in range(arguments.repeats)]
+                runs = [
+                    timed(lambda: linear(x, weight), 0.3, 100, 20) for _ in range(arguments.repeats)
+                ]
             median = min(statistics.median(run) for run in runs)
             gflops = 2 * m * k * n / median / 1e9
-            log(f"linear {name:10} M {m:5} K {k:5} N {n:5} {median * 1e6:9.1f} us {gflops:8.1f} GFLOP/s")
+            log(
+                f"linear {name:10} M {m:5} K {k:5} N {n:5} {median * 1e6:9.1f} us {gflops:8.1f} GFLOP/s"
+            )
             yield {
                 "system": "pytorch",
                 "version": torch.__version__,

@@ -9,6 +9,7 @@
 //! Optimiser state is not required to be finite: it decides no score.
 
 mod atomic;
+mod content;
 mod error;
 mod header;
 mod read;
@@ -16,26 +17,20 @@ mod read;
 pub use atomic::{Before, Step};
 pub use error::{CheckpointError, Reason};
 
-use modgrad_graph::{DType, Program, Tensor, TensorSpec, tensor::Data};
-use serde_json::{Map, Value, value::RawValue};
-use sha2::{Digest, Sha256};
+use modgrad_graph::{Program, Tensor};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::digest::{hex, same};
-use error::one_line;
-use header::{Header, TensorInfo, Unique, read_unique};
+use crate::digest::same;
+use crate::text::one_line;
+use content::{FORMAT, NO_DIGEST, VERSION, digest};
+use header::Header;
 
-/// The entry that says whose file it is.
-const FORMAT: &str = "modgrad checkpoint";
-/// The one version that there is.
-const VERSION: &str = "1";
 /// Where weights stand among the tensors.
 const MODEL: &str = "model/";
 /// Where the optimiser's state stands.
 const OPTIMISER: &str = "optimiser/";
-/// Stands in for the digest while it is computed.
-const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A model: its programs, its weights, and what training needs to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -112,11 +107,11 @@ impl Checkpoint {
             end += tensor.bytes().len();
             header
                 .tensors
-                .push((name.clone(), info(tensor, start, end)));
+                .push((name.clone(), content::info(tensor, start, end)));
         }
-        let programs = self.programs_text();
+        let programs = content::programs_text(&self.programs);
         // An attribute that is not finite has no JSON.
-        if read_programs(&programs)? != self.programs {
+        if content::read_programs(&programs)? != self.programs {
             let detail = "a program changes when it is written".to_owned();
             return Err(Reason::Entry {
                 entry: "programs",
@@ -132,8 +127,8 @@ impl Checkpoint {
             ("sha256".into(), NO_DIGEST.into()),
         ]);
         let data: Vec<&[u8]> = tensors.iter().map(|(_, tensor)| tensor.bytes()).collect();
-        let content = digest(&header.to_bytes(), &data);
-        header.entries.insert("sha256".into(), content);
+        let found = digest(&header.to_bytes(), &data);
+        header.entries.insert("sha256".into(), found);
         let header = header.to_bytes();
         // A file that nobody may load is not written.
         let (most, length) = (Limits::default().max_header_bytes, header.len());
@@ -159,17 +154,17 @@ impl Checkpoint {
             }
         }
         let (header, start) = Header::from_bytes(file, limits.max_header_bytes)?;
-        check_format(&header)?;
+        content::check_format(&header)?;
         let (text, data) = file.split_at(start);
         header.check_layout(start, data.len())?;
-        check_digest(&header, text, data)?;
+        content::check_digest(&header, text, data)?;
         let mut checkpoint = Checkpoint {
-            programs: read_programs(&header.entries["programs"])?,
-            meta: read_meta(&header.entries["meta"])?,
+            programs: content::read_programs(&header.entries["programs"])?,
+            meta: content::read_meta(&header.entries["meta"])?,
             ..Checkpoint::default()
         };
         for (name, info) in &header.tensors {
-            let tensor = read_tensor(name, info, data)?;
+            let tensor = content::read_tensor(name, info, data)?;
             if let Some(name) = name.strip_prefix(MODEL) {
                 checkpoint.weights.insert(name.to_owned(), tensor);
             } else if let Some(name) = name.strip_prefix(OPTIMISER) {
@@ -235,119 +230,4 @@ impl Checkpoint {
         tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
         tensors
     }
-
-    fn programs_text(&self) -> String {
-        let entry = |(name, program): (&String, &Program)| {
-            format!("{}:{}", Value::from(name.as_str()), program.to_json())
-        };
-        let entries: Vec<String> = self.programs.iter().map(entry).collect();
-        format!("{{{}}}", entries.join(","))
-    }
 }
-
-fn check_format(header: &Header) -> Result<(), Reason> {
-    let foreign = |detail: &str| {
-        Err(Reason::Foreign {
-            detail: detail.to_owned(),
-        })
-    };
-    match header.entries.get("format") {
-        Some(format) if format == FORMAT => {}
-        Some(format) => return foreign(&format!("its format is `{}`", one_line(format))),
-        None => return foreign("it does not name its format"),
-    }
-    match header.entries.get("version").map(String::as_str) {
-        Some(VERSION) => {}
-        Some(version) if version.parse::<u64>().is_ok_and(|version| version > 1) => {
-            return Err(Reason::FutureVersion {
-                version: one_line(version),
-            });
-        }
-        _ => return foreign("its version is none that ever was"),
-    }
-    let expected = ["format", "meta", "programs", "sha256", "version"];
-    if !header.entries.keys().map(String::as_str).eq(expected) {
-        return foreign("its metadata lacks entries or has others");
-    }
-    Ok(())
-}
-
-/// The header is in its one form, and the digest is that of everything else.
-fn check_digest(header: &Header, text: &[u8], data: &[u8]) -> Result<(), Reason> {
-    let mut blank = header.clone();
-    blank.entries.insert("sha256".into(), NO_DIGEST.into());
-    let found = digest(&blank.to_bytes(), &[data]);
-    if header.entries["sha256"] != found || header.to_bytes() != text {
-        return Err(Reason::Damaged);
-    }
-    Ok(())
-}
-
-fn digest(header: &[u8], data: &[&[u8]]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(header);
-    data.iter().for_each(|part| hasher.update(part));
-    hex(&hasher.finalize())
-}
-
-fn read_programs(text: &str) -> Result<BTreeMap<String, Program>, Reason> {
-    let texts: Unique<&RawValue> = read_unique(text).map_err(|reason| Reason::Entry {
-        entry: "programs",
-        detail: reason.to_string(),
-    })?;
-    let mut programs = BTreeMap::new();
-    for (name, text) in texts.0 {
-        let program = Program::from_json(text.get()).map_err(|error| Reason::Program {
-            program: one_line(&name),
-            error,
-        })?;
-        programs.insert(name, program);
-    }
-    Ok(programs)
-}
-
-fn read_meta(text: &str) -> Result<Map<String, Value>, Reason> {
-    serde_json::from_str(text).map_err(|error| Reason::Entry {
-        entry: "meta",
-        detail: error.to_string(),
-    })
-}
-
-fn info(tensor: &Tensor, start: usize, end: usize) -> TensorInfo {
-    let dtype = match tensor.dtype() {
-        DType::F32 => "F32",
-        DType::I32 => "I32",
-        DType::U8 => "U8",
-    };
-    TensorInfo {
-        dtype: dtype.to_owned(),
-        shape: tensor.shape().to_vec(),
-        data_offsets: (start, end),
-    }
-}
-
-/// Copies a tensor out of the file; the layout has been checked.
-fn read_tensor(name: &str, info: &TensorInfo, data: &[u8]) -> Result<Tensor, Reason> {
-    let wrong = || Reason::Truncated {
-        expected: info.data_offsets.1 as u64,
-        found: data.len() as u64,
-    };
-    let bytes = data
-        .get(info.data_offsets.0..info.data_offsets.1)
-        .ok_or_else(wrong)?;
-    let words = bytes.as_chunks().0.iter().copied();
-    let data = match info.dtype.as_str() {
-        "F32" => Data::F32(words.map(f32::from_le_bytes).collect()),
-        "I32" => Data::I32(words.map(i32::from_le_bytes).collect()),
-        _ => Data::U8(bytes.to_vec()),
-    };
-    Tensor::new(info.shape.clone(), data).map_err(|_| Reason::Size {
-        tensor: one_line(name),
-        expected: TensorSpec::new(info.shape.clone(), DType::U8).to_string(),
-        found: bytes.len().to_string(),
-    })
-}
-
-// Tensors hand out their bytes in host order, the file's order is this.
-#[cfg(not(target_endian = "little"))]
-compile_error!("checkpoints are written on little-endian machines only");

@@ -15,6 +15,7 @@ mod digest;
 pub mod eval;
 pub mod metrics;
 mod random;
+mod text;
 
 pub use autoresearch::Summary;
 pub use checkpoint_bundle::{Checkpoint, CheckpointError, Limits};

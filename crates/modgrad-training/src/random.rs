@@ -42,6 +42,30 @@ impl Random {
     }
 }
 
+/// Numbers below a bound, each once in random order before any comes again.
+pub(crate) struct Turns {
+    order: Vec<usize>,
+    used: usize,
+}
+
+impl Turns {
+    pub(crate) fn new(bound: usize) -> Self {
+        Turns {
+            order: (0..bound).collect(),
+            used: bound,
+        }
+    }
+
+    pub(crate) fn next(&mut self, random: &mut Random) -> usize {
+        if self.used == self.order.len() {
+            random.shuffle(&mut self.order);
+            self.used = 0;
+        }
+        self.used += 1;
+        self.order[self.used - 1]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,12 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::text::{one_line, one_message};
+
 /// The one thing for which a missing file is what it sounds like.
 pub(crate) const OPEN: &str = "open";
 
 /// A checkpoint that could not be read or written: one line, the file first.
 #[derive(Debug, thiserror::Error)]
-#[error("checkpoint `{}`: {reason}", path.display())]
+#[error("checkpoint `{}`: {}", one_line(&path.to_string_lossy()), one_message(&reason.to_string()))]
 pub struct CheckpointError {
     /// The file.
     pub path: PathBuf,
@@ -243,18 +245,4 @@ impl Reason {
             detail: one_line(detail.as_ref()),
         }
     }
-}
-
-/// Text from a file, fit for one line of a message.
-pub(crate) fn one_line(text: &str) -> String {
-    const LONGEST: usize = 160;
-    let mut line: String = text
-        .chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if text.chars().nth(LONGEST).is_some() {
-        line.push('…');
-    }
-    line
 }

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::error::{Reason, one_line};
+use super::error::Reason;
+use crate::text::one_line;
 
 /// The key of the text entries.
 const METADATA: &str = "__metadata__";

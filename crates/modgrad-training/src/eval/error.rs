@@ -1,6 +1,7 @@
 //! Why a model has no score.
 
 use crate::metrics::MetricError;
+use crate::text::one_message;
 
 /// A refusal: what was expected, what was found.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +89,7 @@ pub enum EvalError {
         limit: usize,
     },
     /// The program could not be prepared or run.
-    #[error("program `score`: {0}")]
+    #[error("program `score`: {}", one_message(&.0.to_string()))]
     Program(#[from] modgrad_graph::Error),
 
     // ---- the rules -------------------------------------------------------

@@ -11,6 +11,7 @@ use modgrad_graph::{DType, Op, Program, Tensor, TensorSpec};
 use super::{EvalError, EvalOptions};
 use crate::checkpoint_bundle::Checkpoint;
 use crate::metrics::BYTES;
+use crate::text::one_line;
 
 /// The program that is scored, its input and its output.
 const PROGRAM: &str = "score";
@@ -177,7 +178,7 @@ fn check_program(program: &Program) -> Result<(usize, usize), EvalError> {
 fn check_parameters(checkpoint: &Checkpoint, program: &Program) -> Result<(), EvalError> {
     for (name, value) in program.parameters() {
         let wrong = |reason| EvalError::Parameter {
-            name: name.to_owned(),
+            name: one_line(name),
             reason,
         };
         let expected = program.spec(value);
@@ -223,5 +224,5 @@ fn bytes_needed(plan: &Plan) -> usize {
 }
 
 fn joined(words: impl Iterator<Item = String>) -> String {
-    words.collect::<Vec<_>>().join(", ")
+    one_line(&words.collect::<Vec<_>>().join(", "))
 }

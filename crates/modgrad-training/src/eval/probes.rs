@@ -9,7 +9,7 @@ use super::EvalError;
 use super::model::Model;
 use super::windows::Windows;
 use crate::metrics::BYTES;
-use crate::random::Random;
+use crate::random::{Random, Turns};
 use modgrad_graph::Tensor;
 
 /// One window in this many is scored twice, and at least [`LEAST_REPEATED`].
@@ -310,28 +310,4 @@ fn digests(model: &Model, logits: &Tensor, place: usize) -> Vec<u64> {
         }
     });
     digests
-}
-
-/// Numbers below a bound, each once in random order before any comes again.
-struct Turns {
-    order: Vec<usize>,
-    used: usize,
-}
-
-impl Turns {
-    fn new(bound: usize) -> Self {
-        Turns {
-            order: (0..bound).collect(),
-            used: bound,
-        }
-    }
-
-    fn next(&mut self, random: &mut Random) -> usize {
-        if self.used == self.order.len() {
-            random.shuffle(&mut self.order);
-            self.used = 0;
-        }
-        self.used += 1;
-        self.order[self.used - 1]
-    }
 }

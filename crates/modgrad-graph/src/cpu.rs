@@ -25,9 +25,7 @@ pub struct Cpu {
 impl Cpu {
     /// A backend with `threads` threads, the calling one counted.
     pub fn new(threads: usize) -> Self {
-        Cpu {
-            pool: Arc::new(Pool::new(threads)),
-        }
+        Cpu { pool: Arc::new(Pool::new(threads)) }
     }
 
     /// The threads that it shares its work among.
@@ -177,33 +175,17 @@ impl Backend for Cpu {
         gradient: Operand<'_, HostMemory>,
     ) -> Result<()> {
         match (indices.storage, gradient.storage) {
-            (Storage::I32, Storage::F32) => sparse.accumulate(
-                &self.pool,
-                indices.slice::<i32>(),
-                bag,
-                gradient.slice::<f32>(),
-            ),
-            (Storage::I32, _) => sparse.accumulate(
-                &self.pool,
-                indices.slice::<i32>(),
-                bag,
-                gradient.slice::<bf16>(),
-            ),
+            (Storage::I32, Storage::F32) => {
+                sparse.accumulate(&self.pool, indices.slice::<i32>(), bag, gradient.slice::<f32>())
+            }
+            (Storage::I32, _) => {
+                sparse.accumulate(&self.pool, indices.slice::<i32>(), bag, gradient.slice::<bf16>())
+            }
             (_, Storage::F32) => {
-                sparse.accumulate(
-                    &self.pool,
-                    indices.slice::<u8>(),
-                    bag,
-                    gradient.slice::<f32>(),
-                );
+                sparse.accumulate(&self.pool, indices.slice::<u8>(), bag, gradient.slice::<f32>());
             }
             (_, _) => {
-                sparse.accumulate(
-                    &self.pool,
-                    indices.slice::<u8>(),
-                    bag,
-                    gradient.slice::<bf16>(),
-                );
+                sparse.accumulate(&self.pool, indices.slice::<u8>(), bag, gradient.slice::<bf16>());
             }
         }
         Ok(())

@@ -68,31 +68,18 @@ impl Error {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Error::Shape {
-            op,
-            expected: expected.into(),
-            found: found.into(),
-        }
+        Error::Shape { op, expected: expected.into(), found: found.into() }
     }
 
     pub(crate) fn attribute(op: &'static str, reason: impl Into<String>) -> Self {
-        Error::Attribute {
-            op,
-            reason: reason.into(),
-        }
+        Error::Attribute { op, reason: reason.into() }
     }
 
     pub(crate) fn malformed(reason: impl Into<String>) -> Self {
-        Error::Malformed {
-            reason: reason.into(),
-        }
+        Error::Malformed { reason: reason.into() }
     }
 
     pub(crate) fn named(kind: &'static str, name: &str, reason: impl Into<String>) -> Self {
-        Error::Named {
-            kind,
-            name: name.to_owned(),
-            reason: reason.into(),
-        }
+        Error::Named { kind, name: name.to_owned(), reason: reason.into() }
     }
 }

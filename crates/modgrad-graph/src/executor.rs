@@ -24,11 +24,7 @@ pub struct InputView<'a> {
 
 impl<'a> From<&'a Tensor> for InputView<'a> {
     fn from(tensor: &'a Tensor) -> Self {
-        InputView {
-            shape: tensor.shape(),
-            dtype: tensor.dtype(),
-            bytes: tensor.bytes(),
-        }
+        InputView { shape: tensor.shape(), dtype: tensor.dtype(), bytes: tensor.bytes() }
     }
 }
 
@@ -76,22 +72,16 @@ impl<B: Backend> Executor<B> {
             .nodes()
             .iter()
             .filter_map(|node| match &node.op {
-                crate::Op::Parameter {
-                    name,
-                    trainable: true,
-                    ..
-                } => Some((name.clone(), node.outputs[0])),
+                crate::Op::Parameter { name, trainable: true, .. } => {
+                    Some((name.clone(), node.outputs[0]))
+                }
                 _ => None,
             })
             .collect();
         let values: Vec<usize> = trainable.iter().map(|(_, value)| *value).collect();
         let value = program.output(loss)?;
         let terms = gradient::backpropagate(&mut program, value, &values)?;
-        let terms = trainable
-            .into_iter()
-            .map(|(name, _)| name)
-            .zip(terms)
-            .collect();
+        let terms = trainable.into_iter().map(|(name, _)| name).zip(terms).collect();
         let mut outputs = vec![loss];
         outputs.extend(watch.iter().map(String::as_str));
         let plan = planner::plan(&program, &outputs, &terms, precision, order)?;
@@ -118,11 +108,7 @@ impl<B: Backend> Executor<B> {
                 Precision::Bf16 => Some(backend.allocate(flat_bytes / 2)?),
                 Precision::F32 => None,
             },
-            gradient: if gradients {
-                Some(backend.allocate(flat_bytes)?)
-            } else {
-                None
-            },
+            gradient: if gradients { Some(backend.allocate(flat_bytes)?) } else { None },
             separate: separate.into_values().collect(),
             sparse,
         };
@@ -134,12 +120,7 @@ impl<B: Backend> Executor<B> {
             let memory = slots[slot].as_mut().expect("allocated above");
             backend.fill(memory, Stretch { start: 0, count }, value)?;
         }
-        Ok(Executor {
-            backend,
-            plan,
-            slots,
-            store,
-        })
+        Ok(Executor { backend, plan, slots, store })
     }
 
     /// The plan that it runs.
@@ -171,20 +152,15 @@ impl<B: Backend> Executor<B> {
         check_spec("parameter", name, &place.spec, tensor)?;
         match place.memory {
             Memory::Parameter(start) => {
-                self.backend
-                    .write(&mut self.store.flat, start * 4, tensor.bytes)?;
+                self.backend.write(&mut self.store.flat, start * 4, tensor.bytes)?;
                 if let Some(shadow) = &mut self.store.shadow {
-                    let stretch = Stretch {
-                        start,
-                        count: place.spec.elements(),
-                    };
+                    let stretch = Stretch { start, count: place.spec.elements() };
                     self.backend.narrow(&self.store.flat, shadow, stretch)?;
                 }
                 Ok(())
             }
             Memory::Separate(index) => {
-                self.backend
-                    .write(&mut self.store.separate[index], 0, tensor.bytes)
+                self.backend.write(&mut self.store.separate[index], 0, tensor.bytes)
             }
             _ => Err(Error::malformed("a parameter in scratch memory")),
         }
@@ -200,8 +176,7 @@ impl<B: Backend> Executor<B> {
             Memory::Parameter(start) => self.read_flat(&self.store.flat, start, &place.spec),
             Memory::Separate(index) => {
                 let mut bytes = vec![0; place.spec.elements() * place.spec.dtype.size()];
-                self.backend
-                    .read(&self.store.separate[index], 0, &mut bytes)?;
+                self.backend.read(&self.store.separate[index], 0, &mut bytes)?;
                 tensor_from_bytes(&place.spec, &bytes)
             }
             _ => Err(Error::malformed("a parameter in scratch memory")),
@@ -235,12 +210,7 @@ impl<B: Backend> Executor<B> {
         self.write_inputs(inputs)?;
         for instruction in &self.plan.instructions {
             match instruction {
-                Instruction::Run {
-                    op,
-                    inputs,
-                    outputs,
-                    adds,
-                } => {
+                Instruction::Run { op, inputs, outputs, adds } => {
                     let mut taken = Vec::with_capacity(outputs.len());
                     for place in outputs {
                         taken.push(take(&mut self.slots, &mut self.store, place)?);
@@ -256,42 +226,29 @@ impl<B: Backend> Executor<B> {
                         }
                         let add = adds.is_some_and(|first| !(first.0 && fresh));
                         let precision = self.plan.precision;
-                        self.backend
-                            .run(op, key, precision, &operands, &mut results, add)
+                        self.backend.run(op, key, precision, &operands, &mut results, add)
                     };
                     for (memory, place) in taken.into_iter().zip(outputs) {
                         give_back(&mut self.slots, &mut self.store, place, memory);
                     }
                     done?;
                 }
-                Instruction::Accumulate {
-                    from,
-                    into,
-                    first: FirstWriter(first),
-                } => {
+                Instruction::Accumulate { from, into, first: FirstWriter(first) } => {
                     let mut memory = take(&mut self.slots, &mut self.store, into)?;
                     let operand = operand(&self.slots, &self.store, from)?;
                     let add = !(*first && fresh);
                     let done =
-                        self.backend
-                            .accumulate(operand, operand_mut(&mut memory, into), add);
+                        self.backend.accumulate(operand, operand_mut(&mut memory, into), add);
                     give_back(&mut self.slots, &mut self.store, into, memory);
                     done?;
                 }
-                Instruction::Sparse {
-                    table,
-                    bag,
-                    indices,
-                    gradient,
-                } => {
+                Instruction::Sparse { table, bag, indices, gradient } => {
                     let Some(mut sparse) = self.store.sparse.remove(table) else {
                         return Err(Error::malformed("a table without a sparse gradient"));
                     };
                     let indices = operand(&self.slots, &self.store, indices)?;
                     let gradient = operand(&self.slots, &self.store, gradient)?;
-                    let done = self
-                        .backend
-                        .sparse_accumulate(&mut sparse, *bag, indices, gradient);
+                    let done = self.backend.sparse_accumulate(&mut sparse, *bag, indices, gradient);
                     self.store.sparse.insert(*table, sparse);
                     done?;
                 }
@@ -312,9 +269,7 @@ impl<B: Backend> Executor<B> {
             let Memory::Slot(slot) = place.memory else {
                 return Err(Error::malformed("an input outside scratch memory"));
             };
-            let memory = self.slots[slot]
-                .as_mut()
-                .expect("every slot is in place between runs");
+            let memory = self.slots[slot].as_mut().expect("every slot is in place between runs");
             // An input that only matrix products read is stored as bf16.
             if place.storage == Storage::Bf16 {
                 let values: Vec<half::bf16> = view
@@ -323,8 +278,7 @@ impl<B: Backend> Executor<B> {
                     .map(|value| f32::from_ne_bytes([value[0], value[1], value[2], value[3]]))
                     .map(half::bf16::from_f32)
                     .collect();
-                self.backend
-                    .write(memory, 0, bytemuck::cast_slice(&values))?;
+                self.backend.write(memory, 0, bytemuck::cast_slice(&values))?;
             } else {
                 self.backend.write(memory, 0, view.bytes)?;
             }
@@ -340,20 +294,12 @@ impl<B: Backend> Executor<B> {
     /// Reads an output of the last run.
     pub fn output(&self, name: &str) -> Result<Tensor> {
         let place = self.plan.outputs.get(name).ok_or_else(|| {
-            Error::named(
-                "output",
-                name,
-                "it was not asked for when the program was prepared",
-            )
+            Error::named("output", name, "it was not asked for when the program was prepared")
         })?;
         let spec = TensorSpec::new(place.shape.clone(), planner::host_dtype(place.storage));
         let mut bytes = vec![0; place.elements() * place.storage.size()];
         let operand = operand(&self.slots, &self.store, place)?;
-        self.backend.read(
-            operand.memory,
-            operand.offset * place.storage.size(),
-            &mut bytes,
-        )?;
+        self.backend.read(operand.memory, operand.offset * place.storage.size(), &mut bytes)?;
         tensor_from_bytes(&spec, &bytes)
     }
 }
@@ -366,11 +312,7 @@ fn check_spec(
 ) -> Result<()> {
     if spec.shape != view.shape || spec.dtype != view.dtype {
         let found = TensorSpec::new(view.shape, view.dtype);
-        return Err(Error::named(
-            kind,
-            name,
-            format!("expected {spec}, found {found}"),
-        ));
+        return Err(Error::named(kind, name, format!("expected {spec}, found {found}")));
     }
     if view.bytes.len() != spec.elements() * spec.dtype.size() {
         let reason = format!("{} bytes are not {spec}", view.bytes.len());
@@ -427,12 +369,7 @@ fn operand<'a, B: Backend>(
     };
     let memory =
         memory.ok_or_else(|| Error::malformed("an instruction reads what it overwrites"))?;
-    Ok(Operand {
-        memory,
-        offset,
-        shape: &place.shape,
-        storage: place.storage,
-    })
+    Ok(Operand { memory, offset, shape: &place.shape, storage: place.storage })
 }
 
 fn operand_mut<'a, M>(memory: &'a mut M, place: &'a Place) -> OperandMut<'a, M> {
@@ -440,10 +377,5 @@ fn operand_mut<'a, M>(memory: &'a mut M, place: &'a Place) -> OperandMut<'a, M> 
         Memory::Gradient(start) => start,
         _ => 0,
     };
-    OperandMut {
-        memory,
-        offset,
-        shape: &place.shape,
-        storage: place.storage,
-    }
+    OperandMut { memory, offset, shape: &place.shape, storage: place.storage }
 }

@@ -19,10 +19,7 @@ pub fn differentiate(
     with_respect_to: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>> {
     let terms = backpropagate(program, loss, with_respect_to)?;
-    terms
-        .into_iter()
-        .map(|terms| sum(program, &terms))
-        .collect()
+    terms.into_iter().map(|terms| sum(program, &terms)).collect()
 }
 
 /// As [`differentiate`], but each gradient as the terms that add up to it, so
@@ -34,22 +31,12 @@ pub fn backpropagate(
 ) -> Result<Vec<Vec<ValueId>>> {
     let spec = program.spec(loss);
     if spec.dtype != DType::F32 || !spec.shape.is_empty() {
-        return Err(Error::shape(
-            "gradient",
-            "a scalar f32 loss",
-            spec.to_string(),
-        ));
+        return Err(Error::shape("gradient", "a scalar f32 loss", spec.to_string()));
     }
     let forward_nodes = program.nodes().len();
     let wanted = depends_on(program, with_respect_to);
     let mut terms: Vec<Vec<ValueId>> = vec![Vec::new(); program.values()];
-    terms[loss].push(program.apply(
-        Op::Constant {
-            shape: vec![],
-            value: 1.0,
-        },
-        &[],
-    )?);
+    terms[loss].push(program.apply(Op::Constant { shape: vec![], value: 1.0 }, &[])?);
 
     for index in (0..forward_nodes).rev() {
         let node = program.nodes()[index].clone();
@@ -64,12 +51,7 @@ pub fn backpropagate(
             terms[value] = gradient.into_iter().collect();
             gradients.push(gradient);
         }
-        let mut rule = Rule {
-            program,
-            node: &node,
-            gradients: &gradients,
-            wants: &wants,
-        };
+        let mut rule = Rule { program, node: &node, gradients: &gradients, wants: &wants };
         let found = rule.apply()?;
         for ((value, gradient), want) in node.inputs.iter().zip(found).zip(&wants) {
             if *want && let Some(gradient) = gradient {
@@ -77,10 +59,7 @@ pub fn backpropagate(
             }
         }
     }
-    Ok(with_respect_to
-        .iter()
-        .map(|&value| terms[value].clone())
-        .collect())
+    Ok(with_respect_to.iter().map(|&value| terms[value].clone()).collect())
 }
 
 /// Which values are, or are computed from, one of `sources` by floats.
@@ -101,12 +80,9 @@ fn sum(program: &mut Program, terms: &[ValueId]) -> Result<Option<ValueId>> {
     let Some((&first, rest)) = terms.split_first() else {
         return Ok(None);
     };
-    let add = Op::Binary {
-        function: BinaryFunction::Add,
-    };
-    let total = rest.iter().try_fold(first, |total, &term| {
-        program.apply(add.clone(), &[total, term])
-    })?;
+    let add = Op::Binary { function: BinaryFunction::Add };
+    let total =
+        rest.iter().try_fold(first, |total, &term| program.apply(add.clone(), &[total, term]))?;
     Ok(Some(total))
 }
 
@@ -142,10 +118,7 @@ impl Rule<'_> {
                 self.one(op, &[dy])
             }
 
-            Op::Reduce {
-                kind: Reduction::Maximum,
-                axis,
-            } => {
+            Op::Reduce { kind: Reduction::Maximum, axis } => {
                 let dy = self.only()?;
                 self.one(Op::MaximumGradient { axis }, &[input(0), output(0), dy])
             }
@@ -169,36 +142,18 @@ impl Rule<'_> {
             }
             Op::Transpose { permutation } => {
                 let mut inverse = vec![0; permutation.len()];
-                permutation
-                    .iter()
-                    .enumerate()
-                    .for_each(|(to, &from)| inverse[from] = to);
+                permutation.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
                 let dy = self.only()?;
-                self.one(
-                    Op::Transpose {
-                        permutation: inverse,
-                    },
-                    &[dy],
-                )
+                self.one(Op::Transpose { permutation: inverse }, &[dy])
             }
             Op::BroadcastTo { .. } => {
                 let dy = self.only()?;
                 Ok(vec![Some(self.reduce_to(dy, input(0))?)])
             }
-            Op::Slice {
-                axis, start, step, ..
-            } => {
+            Op::Slice { axis, start, step, .. } => {
                 let size = self.program.spec(input(0)).shape[axis];
                 let dy = self.only()?;
-                self.one(
-                    Op::SliceGradient {
-                        axis,
-                        start,
-                        step,
-                        size,
-                    },
-                    &[dy],
-                )
+                self.one(Op::SliceGradient { axis, start, step, size }, &[dy])
             }
             Op::Concat { axis } => self.concat(axis),
             Op::Gather { axis } => {
@@ -212,10 +167,7 @@ impl Rule<'_> {
                 self.one(Op::Shift { amount: -amount }, &[dy])
             }
 
-            Op::MatMul {
-                transpose_a,
-                transpose_b,
-            } => self.mat_mul(transpose_a, transpose_b),
+            Op::MatMul { transpose_a, transpose_b } => self.mat_mul(transpose_a, transpose_b),
             Op::Linear => self.linear(),
 
             Op::RmsNorm { .. } => {
@@ -243,13 +195,7 @@ impl Rule<'_> {
 
             Op::Embedding => self.embedding(1),
             Op::EmbeddingBag => {
-                let bag = self
-                    .program
-                    .spec(input(1))
-                    .shape
-                    .last()
-                    .copied()
-                    .unwrap_or(0);
+                let bag = self.program.spec(input(1)).shape.last().copied().unwrap_or(0);
                 self.embedding(bag)
             }
 
@@ -259,20 +205,9 @@ impl Rule<'_> {
                 let operands = [input(0), input(1), input(2), output(0), output(1), dout];
                 self.all(Op::CausalAttentionGradient { window }, &operands)
             }
-            Op::Rope {
-                base,
-                rotated,
-                inverse,
-            } => {
+            Op::Rope { base, rotated, inverse } => {
                 let dy = self.only()?;
-                self.one(
-                    Op::Rope {
-                        base,
-                        rotated,
-                        inverse: !inverse,
-                    },
-                    &[dy],
-                )
+                self.one(Op::Rope { base, rotated, inverse: !inverse }, &[dy])
             }
             Op::CausalConvolution => {
                 let dy = self.only()?;
@@ -299,10 +234,9 @@ impl Rule<'_> {
             | Op::EmbeddingGradient { .. }
             | Op::CausalAttentionGradient { .. }
             | Op::CausalConvolutionGradient
-            | Op::LinearScanGradient) => Err(Error::NotDifferentiable {
-                op: op.name(),
-                operand: "its operands".into(),
-            }),
+            | Op::LinearScanGradient) => {
+                Err(Error::NotDifferentiable { op: op.name(), operand: "its operands".into() })
+            }
         }
     }
 
@@ -337,12 +271,7 @@ impl Rule<'_> {
     }
 
     fn all(&mut self, op: Op, inputs: &[ValueId]) -> Gradients {
-        Ok(self
-            .program
-            .push(op, inputs)?
-            .into_iter()
-            .map(Some)
-            .collect())
+        Ok(self.program.push(op, inputs)?.into_iter().map(Some).collect())
     }
 
     /// Sums `gradient` over the axes along which `operand` was broadcast.
@@ -350,25 +279,13 @@ impl Rule<'_> {
         let target = self.program.spec(operand).shape.clone();
         let mut reduced = gradient;
         while self.program.spec(reduced).shape.len() > target.len() {
-            reduced = self.push(
-                Op::Reduce {
-                    kind: Reduction::Sum,
-                    axis: 0,
-                },
-                &[reduced],
-            )?;
+            reduced = self.push(Op::Reduce { kind: Reduction::Sum, axis: 0 }, &[reduced])?;
         }
         for axis in (0..target.len()).rev() {
             if target[axis] == 1 && self.program.spec(reduced).shape[axis] != 1 {
                 let mut kept = self.program.spec(reduced).shape.clone();
                 kept[axis] = 1;
-                reduced = self.push(
-                    Op::Reduce {
-                        kind: Reduction::Sum,
-                        axis,
-                    },
-                    &[reduced],
-                )?;
+                reduced = self.push(Op::Reduce { kind: Reduction::Sum, axis }, &[reduced])?;
                 reduced = self.push(Op::Reshape { shape: kept }, &[reduced])?;
             }
         }
@@ -380,26 +297,17 @@ impl Rule<'_> {
         let out = self.node.outputs[0];
         let dout = self.only()?;
         let op = |function| Op::Binary { function };
-        let negate = Op::Unary {
-            function: UnaryFunction::Negate,
-        };
+        let negate = Op::Unary { function: UnaryFunction::Negate };
         let wants = [self.wants[0], self.wants[1]];
         let (dx, dy) = match function {
             BinaryFunction::Add => (Some(dout), Some(dout)),
-            BinaryFunction::Subtract => (
-                Some(dout),
-                if wants[1] {
-                    Some(self.push(negate, &[dout])?)
-                } else {
-                    None
-                },
-            ),
+            BinaryFunction::Subtract => {
+                (Some(dout), if wants[1] { Some(self.push(negate, &[dout])?) } else { None })
+            }
             BinaryFunction::Multiply => {
                 let product = op(BinaryFunction::Multiply);
                 let mut times = |wanted: bool, other| {
-                    wanted
-                        .then(|| self.push(product.clone(), &[dout, other]))
-                        .transpose()
+                    wanted.then(|| self.push(product.clone(), &[dout, other])).transpose()
                 };
                 (times(wants[0], y)?, times(wants[1], x)?)
             }
@@ -420,9 +328,7 @@ impl Rule<'_> {
                 let difference = self.push(op(BinaryFunction::Subtract), &[x, y])?;
                 let shape = self.program.spec(difference).shape.clone();
                 let dout = self.push(Op::BroadcastTo { shape }, &[dout])?;
-                let step = Op::UnaryGradient {
-                    function: UnaryFunction::Relu,
-                };
+                let step = Op::UnaryGradient { function: UnaryFunction::Relu };
                 let above = self.push(step, &[difference, dout])?;
                 let below = self.push(op(BinaryFunction::Subtract), &[dout, above])?;
                 match function {
@@ -447,15 +353,7 @@ impl Rule<'_> {
         for (index, &operand) in self.node.inputs.iter().enumerate() {
             let end = start + self.program.spec(operand).shape[axis];
             gradients.push(if self.wants[index] {
-                Some(self.push(
-                    Op::Slice {
-                        axis,
-                        start,
-                        end,
-                        step: 1,
-                    },
-                    &[dy],
-                )?)
+                Some(self.push(Op::Slice { axis, start, end, step: 1 }, &[dy])?)
             } else {
                 None
             });
@@ -472,12 +370,7 @@ impl Rule<'_> {
         }
         let (&last, leading) = shape.split_last().expect("checked by the shape rule");
         let rows = leading.iter().product();
-        self.push(
-            Op::Reshape {
-                shape: vec![rows, last],
-            },
-            &[value],
-        )
+        self.push(Op::Reshape { shape: vec![rows, last] }, &[value])
     }
 
     fn mat_mul(&mut self, transpose_a: bool, transpose_b: bool) -> Gradients {
@@ -488,10 +381,7 @@ impl Rule<'_> {
             a = self.as_rows(a)?;
             dy = self.as_rows(dy)?;
         }
-        let op = |transpose_a, transpose_b| Op::MatMul {
-            transpose_a,
-            transpose_b,
-        };
+        let op = |transpose_a, transpose_b| Op::MatMul { transpose_a, transpose_b };
         let da = match (self.wants[0], transpose_a) {
             (false, _) => None,
             (true, false) => Some(self.push(op(false, !transpose_b), &[dy, b])?),
@@ -518,24 +408,15 @@ impl Rule<'_> {
         // The weight's gradient comes first: it is the last use of x.
         if self.wants[1] {
             let rows = self.as_rows(x)?;
-            let op = Op::MatMul {
-                transpose_a: true,
-                transpose_b: false,
-            };
+            let op = Op::MatMul { transpose_a: true, transpose_b: false };
             gradients[1] = Some(self.push(op, &[dy, rows])?);
         }
         if self.wants.get(2) == Some(&true) {
-            let op = Op::Reduce {
-                kind: Reduction::Sum,
-                axis: 0,
-            };
+            let op = Op::Reduce { kind: Reduction::Sum, axis: 0 };
             gradients[2] = Some(self.push(op, &[dy])?);
         }
         if self.wants[0] {
-            let op = Op::MatMul {
-                transpose_a: false,
-                transpose_b: false,
-            };
+            let op = Op::MatMul { transpose_a: false, transpose_b: false };
             let dx = self.push(op, &[dy, weight])?;
             gradients[0] = Some(self.push(Op::Reshape { shape }, &[dx])?);
         }
@@ -556,9 +437,7 @@ impl Rule<'_> {
             shape.push(1);
             let gradient = self.push(Op::Reshape { shape }, &[gradient])?;
             let softmax = self.push(Op::Softmax, &[logits])?;
-            let multiply = Op::Binary {
-                function: BinaryFunction::Multiply,
-            };
+            let multiply = Op::Binary { function: BinaryFunction::Multiply };
             let term = self.push(multiply, &[softmax, gradient])?;
             let terms: Vec<_> = total.into_iter().chain([term]).collect();
             total = sum(self.program, &terms)?;

@@ -25,20 +25,10 @@ pub const OP_SET_VERSION: u32 = 1;
 pub enum Op {
     // ---- leaves ---------------------------------------------------------
     /// A tensor given at each run.
-    Input {
-        name: String,
-        shape: Vec<usize>,
-        dtype: DType,
-    },
+    Input { name: String, shape: Vec<usize>, dtype: DType },
     /// A named tensor kept between runs: weights where `trainable`, else
     /// a buffer. A `sparse` one is a table whose gradient touches few rows.
-    Parameter {
-        name: String,
-        shape: Vec<usize>,
-        dtype: DType,
-        trainable: bool,
-        sparse: bool,
-    },
+    Parameter { name: String, shape: Vec<usize>, dtype: DType, trainable: bool, sparse: bool },
     /// Every element is `value`.
     Constant { shape: Vec<usize>, value: f32 },
 
@@ -71,19 +61,9 @@ pub enum Op {
     /// Repeats axes of size 1 (and adds leading axes) to reach `shape`.
     BroadcastTo { shape: Vec<usize> },
     /// start, start+step, … below end of one axis.
-    Slice {
-        axis: usize,
-        start: usize,
-        end: usize,
-        step: usize,
-    },
+    Slice { axis: usize, start: usize, end: usize, step: usize },
     /// dy → dx of a slice: zeros where nothing was taken.
-    SliceGradient {
-        axis: usize,
-        start: usize,
-        step: usize,
-        size: usize,
-    },
+    SliceGradient { axis: usize, start: usize, step: usize, size: usize },
     /// Joins operands along one axis.
     Concat { axis: usize },
     /// (x, indices i32[...]) → x with `axis` replaced by the indices' axes.
@@ -97,10 +77,7 @@ pub enum Op {
     // ---- linear ---------------------------------------------------------
     /// a [..., m, k] · b [k, n], or both with the same leading axes. The flags
     /// say that an operand's last two axes are stored the other way round.
-    MatMul {
-        transpose_a: bool,
-        transpose_b: bool,
-    },
+    MatMul { transpose_a: bool, transpose_b: bool },
     /// x [..., k] · weight[n, k]ᵀ (+ bias[n]).
     Linear,
 
@@ -152,11 +129,7 @@ pub enum Op {
     /// (q, k, v, out, logsumexp, dout) → (dq, dk, dv).
     CausalAttentionGradient { window: Option<usize> },
     /// Rotary position embedding on the first `rotated` channels of x [B,T,H,D].
-    Rope {
-        base: f32,
-        rotated: usize,
-        inverse: bool,
-    },
+    Rope { base: f32, rotated: usize, inverse: bool },
     /// (x [B,T,C], weight [K,C]) → y[t] = Σ_j weight[j]·x[t−j], per channel.
     CausalConvolution,
     /// (x, weight, dy) → (dx, dweight).

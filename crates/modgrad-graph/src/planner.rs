@@ -55,25 +55,11 @@ impl Place {
 pub enum Instruction {
     /// Runs an op. Where `adds` is set the output is a gradient that is added
     /// to, except by its first writer in a fresh step.
-    Run {
-        op: Op,
-        inputs: Vec<Place>,
-        outputs: Vec<Place>,
-        adds: Option<FirstWriter>,
-    },
+    Run { op: Op, inputs: Vec<Place>, outputs: Vec<Place>, adds: Option<FirstWriter> },
     /// Adds a term to a gradient.
-    Accumulate {
-        from: Place,
-        into: Place,
-        first: FirstWriter,
-    },
+    Accumulate { from: Place, into: Place, first: FirstWriter },
     /// Hands (indices, dy) to the sparse gradient of table `table`.
-    Sparse {
-        table: usize,
-        bag: usize,
-        indices: Place,
-        gradient: Place,
-    },
+    Sparse { table: usize, bag: usize, indices: Place, gradient: Place },
 }
 
 /// Whether a write to a gradient is the first of a backward pass.
@@ -186,14 +172,7 @@ fn place_parameters(
     let mut places = BTreeMap::new();
     let mut dense = Vec::new();
     for node in program.nodes() {
-        let Op::Parameter {
-            name,
-            shape,
-            dtype,
-            trainable,
-            sparse,
-        } = &node.op
-        else {
+        let Op::Parameter { name, shape, dtype, trainable, sparse } = &node.op else {
             continue;
         };
         let spec = TensorSpec::new(shape.clone(), *dtype);
@@ -206,12 +185,7 @@ fn place_parameters(
             separate += 1;
             Memory::Separate(separate - 1)
         };
-        let place = ParameterPlace {
-            spec,
-            memory,
-            trainable: *trainable,
-            sparse: *sparse,
-        };
+        let place = ParameterPlace { spec, memory, trainable: *trainable, sparse: *sparse };
         places.insert(name.clone(), place);
     }
     let listed = order.iter().filter(|name| dense.contains(name));
@@ -237,17 +211,10 @@ struct Slots {
 impl Slots {
     /// The smallest free slot that fits, else the largest one grown, else a new one.
     fn take(&mut self, bytes: usize) -> usize {
-        let fitting = self
-            .free
-            .iter()
-            .copied()
-            .filter(|&slot| self.sizes[slot] >= bytes);
-        let best = fitting.min_by_key(|&slot| self.sizes[slot]).or_else(|| {
-            self.free
-                .iter()
-                .copied()
-                .max_by_key(|&slot| self.sizes[slot])
-        });
+        let fitting = self.free.iter().copied().filter(|&slot| self.sizes[slot] >= bytes);
+        let best = fitting
+            .min_by_key(|&slot| self.sizes[slot])
+            .or_else(|| self.free.iter().copied().max_by_key(|&slot| self.sizes[slot]));
         match best {
             Some(slot) => {
                 self.free.retain(|&other| other != slot);
@@ -303,31 +270,18 @@ impl Planner<'_> {
             let root = self.roots[value];
             last[root] = last[root].max(producers[value]);
         }
-        kept.iter()
-            .for_each(|&value| last[self.roots[value]] = usize::MAX);
+        kept.iter().for_each(|&value| last[self.roots[value]] = usize::MAX);
         last
     }
 
     /// A term that nothing else reads, made by an op that can add in place.
     fn direct_writes(&self, kept: &[ValueId], terms: &GradientTerms) -> DirectWrites {
         let mut readers = vec![0usize; self.program.values()];
-        for (node, _) in self
-            .program
-            .nodes()
-            .iter()
-            .zip(self.needed)
-            .filter(|(_, n)| **n)
-        {
-            node.inputs
-                .iter()
-                .for_each(|&value| readers[self.roots[value]] += 1);
+        for (node, _) in self.program.nodes().iter().zip(self.needed).filter(|(_, n)| **n) {
+            node.inputs.iter().for_each(|&value| readers[self.roots[value]] += 1);
         }
-        kept.iter()
-            .for_each(|&value| readers[self.roots[value]] += 1);
-        terms
-            .values()
-            .flatten()
-            .for_each(|&value| readers[self.roots[value]] += 1);
+        kept.iter().for_each(|&value| readers[self.roots[value]] += 1);
+        terms.values().flatten().for_each(|&value| readers[self.roots[value]] += 1);
         let producers = self.program.producers();
         let mut direct = DirectWrites::new();
         for (name, values) in terms {
@@ -357,9 +311,7 @@ impl Planner<'_> {
     ) -> Result<()> {
         let mut terms_of: BTreeMap<ValueId, Vec<&String>> = BTreeMap::new();
         for (name, values) in terms {
-            values
-                .iter()
-                .for_each(|&value| terms_of.entry(value).or_default().push(name));
+            values.iter().for_each(|&value| terms_of.entry(value).or_default().push(name));
         }
         let mut written = std::collections::BTreeSet::new();
         for (index, node) in self.program.nodes().iter().enumerate() {
@@ -381,8 +333,7 @@ impl Planner<'_> {
                     let id = node.outputs[0];
                     let slot = self.slots.own(self.bytes(id));
                     self.places[id] = Some(Memory::Slot(slot));
-                    self.constants
-                        .push((slot, self.program.spec(id).elements(), *value));
+                    self.constants.push((slot, self.program.spec(id).elements(), *value));
                 }
                 Op::Reshape { .. } => {}
                 Op::EmbeddingGradient { bag, .. }
@@ -426,8 +377,7 @@ impl Planner<'_> {
                             storage: Storage::F32,
                         };
                         let first = FirstWriter(written.insert((*name).clone()));
-                        self.instructions
-                            .push(Instruction::Accumulate { from, into, first });
+                        self.instructions.push(Instruction::Accumulate { from, into, first });
                     }
                 }
             }
@@ -465,17 +415,9 @@ impl Planner<'_> {
                 }
             }
         }
-        let outputs = node
-            .outputs
-            .iter()
-            .map(|&value| self.place(value))
-            .collect::<Result<Vec<_>>>()?;
-        self.instructions.push(Instruction::Run {
-            op: node.op.clone(),
-            inputs,
-            outputs,
-            adds,
-        });
+        let outputs =
+            node.outputs.iter().map(|&value| self.place(value)).collect::<Result<Vec<_>>>()?;
+        self.instructions.push(Instruction::Run { op: node.op.clone(), inputs, outputs, adds });
         Ok(())
     }
 
@@ -509,10 +451,7 @@ impl Planner<'_> {
     ) {
         for value in values {
             let root = self.roots[value];
-            let owned = self
-                .inputs
-                .values()
-                .any(|place| Some(place.memory) == self.places[root])
+            let owned = self.inputs.values().any(|place| Some(place.memory) == self.places[root])
                 || matches!(self.places[root], Some(Memory::Slot(slot))
                     if self.constants.iter().any(|constant| constant.0 == slot));
             if let (Some(Memory::Slot(slot)), false) = (self.places[root], owned)

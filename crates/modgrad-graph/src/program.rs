@@ -65,10 +65,7 @@ impl Program {
         let mut specs = Vec::with_capacity(inputs.len());
         for &id in inputs {
             specs.push(self.values.get(id).ok_or_else(|| {
-                Error::malformed(format!(
-                    "`{}` uses value {id}, which no node defines",
-                    op.name()
-                ))
+                Error::malformed(format!("`{}` uses value {id}, which no node defines", op.name()))
             })?);
         }
         if let Op::Input { name, .. } | Op::Parameter { name, .. } = &op {
@@ -78,11 +75,7 @@ impl Program {
         let first = self.values.len();
         self.values.extend(outputs);
         let outputs: Vec<ValueId> = (first..self.values.len()).collect();
-        self.nodes.push(Node {
-            op,
-            inputs: inputs.to_vec(),
-            outputs: outputs.clone(),
-        });
+        self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone() });
         Ok(outputs)
     }
 
@@ -94,11 +87,7 @@ impl Program {
     /// Names a value as an output.
     pub fn set_output(&mut self, name: &str, value: ValueId) -> Result<()> {
         if value >= self.values.len() {
-            return Err(Error::named(
-                "output",
-                name,
-                format!("value {value} does not exist"),
-            ));
+            return Err(Error::named("output", name, format!("value {value} does not exist")));
         }
         if self.outputs.insert(name.to_owned(), value).is_some() {
             return Err(Error::named("output", name, "the name is taken"));
@@ -130,11 +119,7 @@ impl Program {
     pub fn output(&self, name: &str) -> Result<ValueId> {
         self.outputs.get(name).copied().ok_or_else(|| {
             let names: Vec<_> = self.outputs.keys().map(String::as_str).collect();
-            Error::named(
-                "output",
-                name,
-                format!("the program has only [{}]", names.join(", ")),
-            )
+            Error::named("output", name, format!("the program has only [{}]", names.join(", ")))
         })
     }
 
@@ -158,9 +143,7 @@ impl Program {
     pub fn producers(&self) -> Vec<usize> {
         let mut producers = vec![0; self.values.len()];
         for (index, node) in self.nodes.iter().enumerate() {
-            node.outputs
-                .iter()
-                .for_each(|&value| producers[value] = index);
+            node.outputs.iter().for_each(|&value| producers[value] = index);
         }
         producers
     }
@@ -173,9 +156,7 @@ impl Program {
         for (index, node) in self.nodes.iter().enumerate().rev() {
             if node.outputs.iter().any(|&value| value_needed[value]) {
                 needed[index] = true;
-                node.inputs
-                    .iter()
-                    .for_each(|&value| value_needed[value] = true);
+                node.inputs.iter().for_each(|&value| value_needed[value] = true);
             }
         }
         needed
@@ -191,11 +172,7 @@ impl Program {
                 inputs: node.inputs.clone(),
             })
             .collect();
-        let text = Text {
-            op_set: OP_SET_VERSION,
-            nodes,
-            outputs: self.outputs.clone(),
-        };
+        let text = Text { op_set: OP_SET_VERSION, nodes, outputs: self.outputs.clone() };
         serde_json::to_string(&text).expect("programs are plain data")
     }
 
@@ -210,10 +187,7 @@ impl Program {
             )));
         }
         if text.nodes.len() > MOST_NODES {
-            return Err(Error::malformed(format!(
-                "{} nodes are too many",
-                text.nodes.len()
-            )));
+            return Err(Error::malformed(format!("{} nodes are too many", text.nodes.len())));
         }
         let mut program = Program::new();
         for node in text.nodes {
@@ -226,11 +200,7 @@ impl Program {
     }
 
     fn check_name(&self, op: &Op, name: &str) -> Result<()> {
-        let kind = if matches!(op, Op::Input { .. }) {
-            "input"
-        } else {
-            "parameter"
-        };
+        let kind = if matches!(op, Op::Input { .. }) { "input" } else { "parameter" };
         let taken = match op {
             Op::Input { .. } => self.inputs().any(|(other, _)| other == name),
             _ => self.parameters().any(|(other, _)| other == name),
@@ -247,17 +217,20 @@ impl Program {
 
 /// Reads an op, telling an unknown op from a known one with bad attributes.
 pub fn read_op(value: serde_json::Value) -> Result<Op> {
-    let name = value
-        .get("op")
-        .and_then(|name| name.as_str())
-        .unwrap_or_default()
-        .to_owned();
-    serde_json::from_value(value).map_err(|error| {
+    let name = value.get("op").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+    let op: Op = serde_json::from_value(value.clone()).map_err(|error| {
         let reason = error.to_string();
         if reason.starts_with("unknown variant") && reason.contains(&format!("`{name}`")) {
-            Error::UnknownOp { name }
+            Error::UnknownOp { name: name.clone() }
         } else {
             Error::malformed(format!("op `{name}`: {reason}"))
         }
-    })
+    })?;
+    // serde lets attributes of an op that has none pass.
+    let known = serde_json::to_value(&op).expect("ops are plain data");
+    let given = value.as_object().into_iter().flat_map(|map| map.keys());
+    match given.into_iter().find(|key| known.get(key.as_str()).is_none()) {
+        Some(key) => Err(Error::malformed(format!("op `{name}`: unknown field `{key}`"))),
+        None => Ok(op),
+    }
 }

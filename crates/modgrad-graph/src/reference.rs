@@ -60,16 +60,12 @@ pub fn dropout_key(seed: u64, step: u64, stream: u64) -> u64 {
 pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
     check_operands(op, inputs)?;
     match op {
-        Op::Input { name, .. } => Err(Error::named(
-            "input",
-            name,
-            "its value is given to a run, not computed",
-        )),
-        Op::Parameter { name, .. } => Err(Error::named(
-            "parameter",
-            name,
-            "its value is given to a run, not computed",
-        )),
+        Op::Input { name, .. } => {
+            Err(Error::named("input", name, "its value is given to a run, not computed"))
+        }
+        Op::Parameter { name, .. } => {
+            Err(Error::named("parameter", name, "its value is given to a run, not computed"))
+        }
         Op::Constant { shape, value } => one(Array::filled(shape, f64::from(*value))),
 
         Op::Unary { function } => one(elementwise::unary(*function, inputs[0])),
@@ -81,107 +77,86 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
             one(inputs[0].map(|x| f64::from(*scale) * x + f64::from(*offset)))
         }
         Op::ToFloat => one(inputs[0].clone()),
-        Op::Dropout {
-            probability,
-            stream,
-        } => {
+        Op::Dropout { probability, stream } => {
             let key = dropout_key(key.seed, key.step, *stream);
             one(elementwise::dropout(*probability, key, inputs[0]))
         }
 
         Op::Reduce { kind, axis } => one(reductions::reduce(*kind, *axis, inputs[0])),
-        Op::MaximumGradient { axis } => one(reductions::maximum_gradient(
-            *axis, inputs[0], inputs[1], inputs[2],
-        )),
+        Op::MaximumGradient { axis } => {
+            one(reductions::maximum_gradient(*axis, inputs[0], inputs[1], inputs[2]))
+        }
 
         Op::Reshape { shape } => one(Array::new(shape, inputs[0].data.clone())),
         Op::Transpose { permutation } => one(movement::transpose(permutation, inputs[0])),
         Op::BroadcastTo { shape } => one(movement::broadcast_to(shape, inputs[0])),
-        Op::Slice {
-            axis,
-            start,
-            end,
-            step,
-        } => one(movement::slice(*axis, *start, *end, *step, inputs[0])),
-        Op::SliceGradient {
-            axis,
-            start,
-            step,
-            size,
-        } => one(movement::slice_gradient(
-            *axis, *start, *step, *size, inputs[0],
-        )),
+        Op::Slice { axis, start, end, step } => {
+            one(movement::slice(*axis, *start, *end, *step, inputs[0]))
+        }
+        Op::SliceGradient { axis, start, step, size } => {
+            one(movement::slice_gradient(*axis, *start, *step, *size, inputs[0]))
+        }
         Op::Concat { axis } => one(movement::concat(*axis, inputs)),
         Op::Gather { axis } => one(movement::gather(*axis, inputs[0], inputs[1])?),
-        Op::GatherGradient { axis, size } => one(movement::gather_gradient(
-            *axis, *size, inputs[0], inputs[1],
-        )?),
+        Op::GatherGradient { axis, size } => {
+            one(movement::gather_gradient(*axis, *size, inputs[0], inputs[1])?)
+        }
         Op::Shift { amount } => one(movement::shift(*amount, inputs[0])),
 
-        Op::MatMul {
-            transpose_a,
-            transpose_b,
-        } => one(linear::mat_mul(
-            *transpose_a,
-            *transpose_b,
-            inputs[0],
-            inputs[1],
-        )),
+        Op::MatMul { transpose_a, transpose_b } => {
+            one(linear::mat_mul(*transpose_a, *transpose_b, inputs[0], inputs[1]))
+        }
         Op::Linear => one(linear::linear(inputs[0], inputs[1], inputs.get(2).copied())),
 
         Op::RmsNorm { epsilon } => Ok(normalisation::rms_norm(*epsilon, inputs[0], inputs[1])),
-        Op::RmsNormGradient => Ok(normalisation::rms_norm_gradient(
-            inputs[0], inputs[1], inputs[2], inputs[3],
-        )),
-        Op::LayerNorm { epsilon } => Ok(normalisation::layer_norm(
-            *epsilon, inputs[0], inputs[1], inputs[2],
-        )),
+        Op::RmsNormGradient => {
+            Ok(normalisation::rms_norm_gradient(inputs[0], inputs[1], inputs[2], inputs[3]))
+        }
+        Op::LayerNorm { epsilon } => {
+            Ok(normalisation::layer_norm(*epsilon, inputs[0], inputs[1], inputs[2]))
+        }
         Op::LayerNormGradient => Ok(normalisation::layer_norm_gradient(
             inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
         )),
 
         Op::GatedLinearUnit { activation } => one(gates::gated_linear_unit(*activation, inputs[0])),
-        Op::GatedLinearUnitGradient { activation } => one(gates::gated_linear_unit_gradient(
-            *activation,
-            inputs[0],
-            inputs[1],
-        )),
+        Op::GatedLinearUnitGradient { activation } => {
+            one(gates::gated_linear_unit_gradient(*activation, inputs[0], inputs[1]))
+        }
         Op::Softmax => one(gates::softmax(inputs[0])),
         Op::SoftmaxGradient => one(gates::softmax_gradient(inputs[0], inputs[1])),
         Op::CrossEntropy => gates::cross_entropy(inputs[0], inputs[1]),
-        Op::CrossEntropyGradient => one(gates::cross_entropy_gradient(
-            inputs[0], inputs[1], inputs[2], inputs[3],
-        )?),
+        Op::CrossEntropyGradient => {
+            one(gates::cross_entropy_gradient(inputs[0], inputs[1], inputs[2], inputs[3])?)
+        }
 
         Op::Embedding => one(embeddings::embedding(inputs[0], inputs[1])?),
         Op::EmbeddingBag => one(embeddings::embedding_bag(inputs[0], inputs[1])?),
-        Op::EmbeddingGradient { rows, bag } => one(embeddings::embedding_gradient(
-            *rows, *bag, inputs[0], inputs[1],
-        )?),
+        Op::EmbeddingGradient { rows, bag } => {
+            one(embeddings::embedding_gradient(*rows, *bag, inputs[0], inputs[1])?)
+        }
 
         Op::ByteContext { length } => one(contexts::byte_context(*length, inputs[0])?),
         Op::NgramHash { hash } => one(contexts::ngram_hash(hash, inputs[0])?),
         Op::WordHash { hash } => one(contexts::word_hash(hash, inputs[0])?),
 
-        Op::CausalAttention { window } => Ok(attention::causal_attention(
-            *window, inputs[0], inputs[1], inputs[2],
-        )),
+        Op::CausalAttention { window } => {
+            Ok(attention::causal_attention(*window, inputs[0], inputs[1], inputs[2]))
+        }
         Op::CausalAttentionGradient { window } => {
             Ok(attention::causal_attention_gradient(*window, inputs))
         }
-        Op::Rope {
-            base,
-            rotated,
-            inverse,
-        } => one(sequences::rope(*base, *rotated, *inverse, inputs[0])),
+        Op::Rope { base, rotated, inverse } => {
+            one(sequences::rope(*base, *rotated, *inverse, inputs[0]))
+        }
         Op::CausalConvolution => one(sequences::causal_convolution(inputs[0], inputs[1])),
-        Op::CausalConvolutionGradient => Ok(sequences::causal_convolution_gradient(
-            inputs[0], inputs[1], inputs[2],
-        )),
+        Op::CausalConvolutionGradient => {
+            Ok(sequences::causal_convolution_gradient(inputs[0], inputs[1], inputs[2]))
+        }
         Op::LinearScan => one(sequences::linear_scan(inputs[0], inputs[1])),
-        Op::LinearScanGradient => Ok(sequences::linear_scan_gradient(
-            inputs[0], inputs[1], inputs[2],
-        )),
+        Op::LinearScanGradient => {
+            Ok(sequences::linear_scan_gradient(inputs[0], inputs[1], inputs[2]))
+        }
     }
 }
 

@@ -14,23 +14,11 @@ const MOST_ELEMENTS: usize = 1 << 34;
 
 /// The specs of the outputs of `op` on operands `inputs`.
 pub(crate) fn infer(op: &Op, inputs: &[&TensorSpec]) -> Result<Vec<TensorSpec>> {
-    let outputs = rule(
-        &Operands {
-            op: op.name(),
-            specs: inputs,
-        },
-        op,
-    )?;
+    let outputs = rule(&Operands { op: op.name(), specs: inputs }, op)?;
     for output in &outputs {
-        let elements = output
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        let elements = output.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         if elements.is_none_or(|n| n > MOST_ELEMENTS) {
-            return Err(Error::attribute(
-                op.name(),
-                format!("a result of {output} is too large"),
-            ));
+            return Err(Error::attribute(op.name(), format!("a result of {output} is too large")));
         }
     }
     Ok(outputs)
@@ -55,19 +43,11 @@ impl<'a> Operands<'a> {
     }
 
     fn float(&self, spec: &TensorSpec) -> Result<()> {
-        self.require(
-            spec.dtype == DType::F32,
-            || "an f32 operand".into(),
-            || spec.to_string(),
-        )
+        self.require(spec.dtype == DType::F32, || "an f32 operand".into(), || spec.to_string())
     }
 
     fn indices(&self, spec: &TensorSpec) -> Result<()> {
-        self.require(
-            spec.dtype != DType::F32,
-            || "i32 or u8 indices".into(),
-            || spec.to_string(),
-        )
+        self.require(spec.dtype != DType::F32, || "i32 or u8 indices".into(), || spec.to_string())
     }
 
     fn shaped(&self, spec: &TensorSpec, shape: &[usize], what: &str) -> Result<()> {
@@ -107,19 +87,11 @@ impl<'a> Operands<'a> {
         expected: impl FnOnce() -> String,
         found: impl FnOnce() -> String,
     ) -> Result<()> {
-        if holds {
-            Ok(())
-        } else {
-            Err(self.error(expected(), found()))
-        }
+        if holds { Ok(()) } else { Err(self.error(expected(), found())) }
     }
 
     fn attribute(&self, holds: bool, reason: impl FnOnce() -> String) -> Result<()> {
-        if holds {
-            Ok(())
-        } else {
-            Err(Error::attribute(self.op, reason()))
-        }
+        if holds { Ok(()) } else { Err(Error::attribute(self.op, reason())) }
     }
 
     fn error(&self, expected: impl Into<String>, found: impl Into<String>) -> Error {
@@ -149,9 +121,7 @@ fn one(shape: impl Into<Vec<usize>>) -> Result<Vec<TensorSpec>> {
 pub(crate) fn broadcast(x: &[usize], y: &[usize]) -> Option<Vec<usize>> {
     let rank = x.len().max(y.len());
     let size = |shape: &[usize], axis: usize| {
-        (axis + shape.len())
-            .checked_sub(rank)
-            .map_or(1, |axis| shape[axis])
+        (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis])
     };
     (0..rank)
         .map(|axis| match (size(x, axis), size(y, axis)) {
@@ -172,20 +142,14 @@ fn finite_attributes(given: &Operands<'_>, op: &Op) -> Result<()> {
         _ => &[],
     };
     numbers.iter().try_for_each(|number| {
-        given.attribute(number.is_finite(), || {
-            format!("its numbers must be finite, not {number}")
-        })
+        given.attribute(number.is_finite(), || format!("its numbers must be finite, not {number}"))
     })
 }
 
 /// The last axis, where it may not be empty.
 fn channels(given: &Operands<'_>, x: &TensorSpec) -> Result<usize> {
     let channels = given.last(x)?;
-    given.require(
-        channels > 0,
-        || "at least one channel".into(),
-        || x.to_string(),
-    )?;
+    given.require(channels > 0, || "at least one channel".into(), || x.to_string())?;
     Ok(channels)
 }
 
@@ -196,13 +160,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.count::<0>()?;
             Ok(vec![TensorSpec::new(shape.clone(), *dtype)])
         }
-        Op::Parameter {
-            shape,
-            dtype,
-            trainable,
-            sparse,
-            ..
-        } => {
+        Op::Parameter { shape, dtype, trainable, sparse, .. } => {
             given.count::<0>()?;
             given.attribute(*dtype == DType::F32 || !*trainable, || {
                 format!("a trainable parameter must be f32, not {}", dtype.name())
@@ -249,10 +207,10 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
         Op::Reduce { kind, axis } => {
             let [x] = given.floats()?;
             let size = given.axis(x, *axis)?;
-            given.attribute(
-                size > 0 || *kind == modgrad_compute::reduce::Reduction::Sum,
-                || format!("axis {axis} of {x} is empty and has no mean or maximum"),
-            )?;
+            given
+                .attribute(size > 0 || *kind == modgrad_compute::reduce::Reduction::Sum, || {
+                    format!("axis {axis} of {x} is empty and has no mean or maximum")
+                })?;
             one(replaced(&x.shape, *axis, &[]))
         }
         Op::MaximumGradient { axis } => {
@@ -266,9 +224,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
 
         Op::Reshape { shape } => {
             let [x] = given.count()?;
-            let elements = shape
-                .iter()
-                .try_fold(1usize, |n, &size| n.checked_mul(size));
+            let elements = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
             given.require(
                 elements == Some(x.elements()),
                 || format!("{} elements for {x}", x.elements()),
@@ -285,10 +241,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
                 || format!("a permutation of the {} axes of {x}", x.shape.len()),
                 || format!("{permutation:?}"),
             )?;
-            one(permutation
-                .iter()
-                .map(|&axis| x.shape[axis])
-                .collect::<Vec<_>>())
+            one(permutation.iter().map(|&axis| x.shape[axis]).collect::<Vec<_>>())
         }
         Op::BroadcastTo { shape } => {
             let [x] = given.floats()?;
@@ -299,34 +252,20 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             )?;
             one(shape.clone())
         }
-        Op::Slice {
-            axis,
-            start,
-            end,
-            step,
-        } => {
+        Op::Slice { axis, start, end, step } => {
             let [x] = given.count()?;
             let size = given.axis(x, *axis)?;
             given.attribute(*step > 0 && start <= end && *end <= size, || {
                 format!("{start}..{end} by {step} does not lie in axis {axis} of {x}")
             })?;
             let taken = (end - start).div_ceil(*step);
-            Ok(vec![TensorSpec::new(
-                replaced(&x.shape, *axis, &[taken]),
-                x.dtype,
-            )])
+            Ok(vec![TensorSpec::new(replaced(&x.shape, *axis, &[taken]), x.dtype)])
         }
-        Op::SliceGradient {
-            axis,
-            start,
-            step,
-            size,
-        } => {
+        Op::SliceGradient { axis, start, step, size } => {
             let [dy] = given.floats()?;
             let taken = given.axis(dy, *axis)?;
             let last = taken.checked_sub(1).map_or(Some(0), |n| {
-                n.checked_mul(*step)
-                    .and_then(|n| n.checked_add(start.checked_add(1)?))
+                n.checked_mul(*step).and_then(|n| n.checked_add(start.checked_add(1)?))
             });
             given.attribute(*step > 0 && last.is_some_and(|last| last <= *size), || {
                 format!("{taken} elements from {start} by {step} do not lie in {size}")
@@ -350,10 +289,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
                 )?;
                 total = total.saturating_add(spec.shape[*axis]);
             }
-            Ok(vec![TensorSpec::new(
-                replaced(&first.shape, *axis, &[total]),
-                first.dtype,
-            )])
+            Ok(vec![TensorSpec::new(replaced(&first.shape, *axis, &[total]), first.dtype)])
         }
         Op::Gather { axis } => {
             let [x, indices] = given.count()?;
@@ -376,18 +312,11 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
         }
         Op::Shift { .. } => {
             let [x] = given.floats()?;
-            given.require(
-                x.shape.len() >= 2,
-                || "[B, T, ...]".into(),
-                || x.to_string(),
-            )?;
+            given.require(x.shape.len() >= 2, || "[B, T, ...]".into(), || x.to_string())?;
             Ok(vec![x.clone()])
         }
 
-        Op::MatMul {
-            transpose_a,
-            transpose_b,
-        } => {
+        Op::MatMul { transpose_a, transpose_b } => {
             let [a, b] = given.floats()?;
             let (rank_a, rank_b) = (a.shape.len(), b.shape.len());
             let fits = rank_a >= 2
@@ -464,21 +393,13 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
         Op::GatedLinearUnit { .. } => {
             let [x] = given.floats()?;
             let last = given.last(x)?;
-            given.require(
-                last % 2 == 0,
-                || "an even last axis".into(),
-                || x.to_string(),
-            )?;
+            given.require(last % 2 == 0, || "an even last axis".into(), || x.to_string())?;
             one(with_last(&x.shape, last / 2))
         }
         Op::GatedLinearUnitGradient { .. } => {
             let [x, dy] = given.floats()?;
             let last = given.last(x)?;
-            given.require(
-                last % 2 == 0,
-                || "an even last axis".into(),
-                || x.to_string(),
-            )?;
+            given.require(last % 2 == 0, || "an even last axis".into(), || x.to_string())?;
             given.shaped(dy, &with_last(&x.shape, last / 2), "a gradient")?;
             Ok(vec![x.clone()])
         }
@@ -492,11 +413,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.float(logits)?;
             given.indices(targets)?;
             let classes = given.last(logits)?;
-            given.require(
-                classes > 0,
-                || "at least one class".into(),
-                || logits.to_string(),
-            )?;
+            given.require(classes > 0, || "at least one class".into(), || logits.to_string())?;
             let rows = without_last(&logits.shape);
             given.require(
                 targets.shape == rows,
@@ -556,13 +473,11 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             byte_windows(given, *length)
         }
         Op::NgramHash { hash } => {
-            hash.validate()
-                .map_err(|reason| Error::attribute(given.op, reason))?;
+            hash.validate().map_err(|reason| Error::attribute(given.op, reason))?;
             byte_windows(given, hash.orders.len())
         }
         Op::WordHash { hash } => {
-            hash.validate()
-                .map_err(|reason| Error::attribute(given.op, reason))?;
+            hash.validate().map_err(|reason| Error::attribute(given.op, reason))?;
             byte_windows(given, hash.kinds.len())
         }
 
@@ -581,10 +496,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             let [x] = given.floats()?;
             given.rank(x, 4, "[B, T, H, D]")?;
             given.attribute(rotated % 2 == 0 && *rotated <= x.shape[3], || {
-                format!(
-                    "{rotated} rotated channels are not an even number up to {}",
-                    x.shape[3]
-                )
+                format!("{rotated} rotated channels are not an even number up to {}", x.shape[3])
             })?;
             given.attribute(base.is_finite() && *base > 0.0, || {
                 format!("the base must be positive, not {base}")
@@ -639,9 +551,7 @@ fn attention_shapes(
     given.rank(q, 4, "[B, T, H, D]")?;
     given.attribute(window != Some(0), || "the window must be at least 1".into())?;
     given.attribute(q.shape[3] > 0, || format!("heads of no width in {q}"))?;
-    others
-        .iter()
-        .try_for_each(|other| given.shaped(other, &q.shape, "an operand"))
+    others.iter().try_for_each(|other| given.shaped(other, &q.shape, "an operand"))
 }
 
 fn convolution_shapes(given: &Operands<'_>, x: &TensorSpec, weight: &TensorSpec) -> Result<()> {

@@ -127,15 +127,8 @@ pub(crate) fn assign(
     let mut narrow: Vec<bool> = (0..program.values())
         .map(|value| precision == Precision::Bf16 && program.spec(value).dtype == DType::F32)
         .collect();
-    kept_wide
-        .iter()
-        .for_each(|&value| narrow[roots[value]] = false);
-    for (node, _) in program
-        .nodes()
-        .iter()
-        .zip(needed)
-        .filter(|(_, needed)| **needed)
-    {
+    kept_wide.iter().for_each(|&value| narrow[roots[value]] = false);
+    for (node, _) in program.nodes().iter().zip(needed).filter(|(_, needed)| **needed) {
         let broadcast = matches!(node.op, Op::Binary { .. })
             && program.spec(node.inputs[0]).shape != program.spec(node.inputs[1]).shape;
         for (index, &value) in node.inputs.iter().enumerate() {

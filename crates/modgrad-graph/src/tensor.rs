@@ -50,10 +50,7 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// A spec of the given shape and type.
     pub fn new(shape: impl Into<Vec<usize>>, dtype: DType) -> Self {
-        TensorSpec {
-            shape: shape.into(),
-            dtype,
-        }
+        TensorSpec { shape: shape.into(), dtype }
     }
 
     /// An f32 spec.

@@ -22,34 +22,13 @@ use crate::tensor::Tensor;
 #[allow(missing_docs)] // The names are those of the papers.
 pub enum Rule {
     /// Adam with decoupled weight decay (Loshchilov & Hutter, 2019).
-    AdamW {
-        learning_rate: f32,
-        beta1: f32,
-        beta2: f32,
-        epsilon: f32,
-        weight_decay: f32,
-    },
+    AdamW { learning_rate: f32, beta1: f32, beta2: f32, epsilon: f32, weight_decay: f32 },
     /// Stochastic gradient descent with momentum.
-    Sgd {
-        learning_rate: f32,
-        momentum: f32,
-        nesterov: bool,
-        weight_decay: f32,
-    },
+    Sgd { learning_rate: f32, momentum: f32, nesterov: bool, weight_decay: f32 },
     /// Orthogonalised momentum, for weight matrices (Jordan et al., 2024).
-    Muon {
-        learning_rate: f32,
-        momentum: f32,
-        nesterov: bool,
-        weight_decay: f32,
-        steps: u32,
-    },
+    Muon { learning_rate: f32, momentum: f32, nesterov: bool, weight_decay: f32, steps: u32 },
     /// Adagrad with one accumulator a row, for sparse tables.
-    RowwiseAdagrad {
-        learning_rate: f32,
-        epsilon: f32,
-        weight_decay: f32,
-    },
+    RowwiseAdagrad { learning_rate: f32, epsilon: f32, weight_decay: f32 },
 }
 
 /// Parameters that share an update rule.
@@ -120,12 +99,7 @@ impl<B: Backend> Training<B> {
         let backend = &executor.backend;
         let bytes = executor.plan.flat_elements * 4;
         let mut rows = BTreeMap::new();
-        for place in executor
-            .plan
-            .parameters
-            .values()
-            .filter(|place| place.sparse)
-        {
+        for place in executor.plan.parameters.values().filter(|place| place.sparse) {
             if let Memory::Separate(table) = place.memory {
                 rows.insert(table, backend.allocate(place.spec.shape[0] * 4)?);
             }
@@ -166,24 +140,15 @@ impl<B: Backend> Training<B> {
     pub fn backward(&mut self, inputs: &[(&str, InputView<'_>)]) -> Result<f32> {
         // Each pass of an accumulated step draws its own dropout masks.
         let key = RunKey {
-            seed: self
-                .settings
-                .seed
-                .wrapping_add(u64::from(self.passes) << 32),
+            seed: self.settings.seed.wrapping_add(u64::from(self.passes) << 32),
             step: self.step,
         };
         self.executor.run_from(inputs, key, self.passes == 0)?;
         self.passes += 1;
         let loss = self.executor.output(&self.settings.loss)?;
-        let loss = loss
-            .as_f32()
-            .and_then(|values| values.first())
-            .copied()
-            .unwrap_or(f32::NAN);
+        let loss = loss.as_f32().and_then(|values| values.first()).copied().unwrap_or(f32::NAN);
         if !loss.is_finite() {
-            return Err(Error::NonFinite {
-                subject: format!("the loss at step {}", self.step),
-            });
+            return Err(Error::NonFinite { subject: format!("the loss at step {}", self.step) });
         }
         Ok(loss)
     }
@@ -193,9 +158,7 @@ impl<B: Backend> Training<B> {
     /// the global norm of the gradient before clipping, if it is clipped.
     pub fn update(&mut self, factor: f32) -> Result<Option<f64>> {
         if self.passes == 0 {
-            return Err(Error::malformed(
-                "an update needs a backward pass before it",
-            ));
+            return Err(Error::malformed("an update needs a backward pass before it"));
         }
         let mean = 1.0 / self.passes as f32;
         let mut scale = mean;
@@ -214,23 +177,16 @@ impl<B: Backend> Training<B> {
         self.step += 1;
         self.passes = 0;
         let groups = std::mem::take(&mut self.settings.groups);
-        let done = groups
-            .iter()
-            .try_for_each(|group| self.update_group(group, factor, scale));
+        let done = groups.iter().try_for_each(|group| self.update_group(group, factor, scale));
         self.settings.groups = groups;
         done.map(|()| norm)
     }
 
     fn gradient_norm(&self) -> Result<f64> {
         let store = &self.executor.store;
-        let all = Stretch {
-            start: 0,
-            count: self.executor.plan.flat_elements,
-        };
-        let gradient = store
-            .gradient
-            .as_ref()
-            .ok_or_else(|| Error::malformed("gradients are missing"))?;
+        let all = Stretch { start: 0, count: self.executor.plan.flat_elements };
+        let gradient =
+            store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
         let mut total = self.executor.backend.sum_of_squares(gradient, all)?;
         for sparse in store.sparse.values() {
             total += self.executor.backend.sparse_sum_of_squares(sparse);
@@ -247,10 +203,7 @@ impl<B: Backend> Training<B> {
             match (place.memory, &group.rule) {
                 (Memory::Parameter(at), Rule::Muon { .. }) => {
                     let shape = place.spec.shape.clone();
-                    let stretch = Stretch {
-                        start: at,
-                        count: elements,
-                    };
+                    let stretch = Stretch { start: at, count: elements };
                     self.update_dense(&group.rule, stretch, &shape, factor, gradient_scale)?;
                 }
                 (Memory::Parameter(at), _) => {
@@ -265,10 +218,7 @@ impl<B: Backend> Training<B> {
         }
         // A group's parameters stand side by side: one call updates them all.
         if start < end {
-            let stretch = Stretch {
-                start,
-                count: end - start,
-            };
+            let stretch = Stretch { start, count: end - start };
             self.update_dense(&group.rule, stretch, &[], factor, gradient_scale)?;
         }
         Ok(())
@@ -283,24 +233,12 @@ impl<B: Backend> Training<B> {
         gradient_scale: f32,
     ) -> Result<()> {
         let Executor { backend, store, .. } = &mut self.executor;
-        let gradient = store
-            .gradient
-            .as_ref()
-            .ok_or_else(|| Error::malformed("gradients are missing"))?;
-        let update = Update {
-            stretch,
-            parameter: &mut store.flat,
-            shadow: store.shadow.as_mut(),
-            gradient,
-        };
+        let gradient =
+            store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
+        let update =
+            Update { stretch, parameter: &mut store.flat, shadow: store.shadow.as_mut(), gradient };
         match *rule {
-            Rule::AdamW {
-                learning_rate,
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            } => {
+            Rule::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } => {
                 let rule = AdamW {
                     learning_rate: learning_rate * factor,
                     beta1,
@@ -312,12 +250,7 @@ impl<B: Backend> Training<B> {
                 };
                 backend.adamw(rule, update, &mut self.first, &mut self.second)
             }
-            Rule::Sgd {
-                learning_rate,
-                momentum,
-                nesterov,
-                weight_decay,
-            } => {
+            Rule::Sgd { learning_rate, momentum, nesterov, weight_decay } => {
                 let rule = Sgd {
                     learning_rate: learning_rate * factor,
                     momentum,
@@ -327,13 +260,7 @@ impl<B: Backend> Training<B> {
                 };
                 backend.sgd(rule, update, &mut self.first)
             }
-            Rule::Muon {
-                learning_rate,
-                momentum,
-                nesterov,
-                weight_decay,
-                steps,
-            } => {
+            Rule::Muon { learning_rate, momentum, nesterov, weight_decay, steps } => {
                 let rule = Muon {
                     learning_rate: learning_rate * factor,
                     momentum,
@@ -344,9 +271,9 @@ impl<B: Backend> Training<B> {
                 };
                 backend.muon(rule, shape[0], shape[1], update, &mut self.first)
             }
-            Rule::RowwiseAdagrad { .. } => Err(Error::malformed(
-                "row-wise Adagrad updates sparse tables only",
-            )),
+            Rule::RowwiseAdagrad { .. } => {
+                Err(Error::malformed("row-wise Adagrad updates sparse tables only"))
+            }
         }
     }
 
@@ -357,20 +284,10 @@ impl<B: Backend> Training<B> {
         factor: f32,
         gradient_scale: f32,
     ) -> Result<()> {
-        let Rule::RowwiseAdagrad {
-            learning_rate,
-            epsilon,
-            weight_decay,
-        } = *rule
-        else {
+        let Rule::RowwiseAdagrad { learning_rate, epsilon, weight_decay } = *rule else {
             return Err(Error::malformed("a sparse table needs row-wise Adagrad"));
         };
-        let Executor {
-            backend,
-            store,
-            plan,
-            ..
-        } = &mut self.executor;
+        let Executor { backend, store, plan, .. } = &mut self.executor;
         let width = plan
             .parameters
             .values()
@@ -391,10 +308,7 @@ impl<B: Backend> Training<B> {
     /// Moves the running average of the dense parameters towards their present
     /// values: average ← decay·average + (1 − decay)·value. Begins with them.
     pub fn average(&mut self, decay: f32) -> Result<()> {
-        let all = Stretch {
-            start: 0,
-            count: self.executor.plan.flat_elements,
-        };
+        let all = Stretch { start: 0, count: self.executor.plan.flat_elements };
         let Executor { backend, store, .. } = &self.executor;
         let (average, decay) = match &mut self.average {
             Some(average) => (average, decay),
@@ -430,9 +344,7 @@ impl<B: Backend> Training<B> {
                 }
                 Memory::Separate(table) if place.sparse => {
                     let mut bytes = vec![0; place.spec.shape[0] * 4];
-                    self.executor
-                        .backend
-                        .read(&self.rows[&table], 0, &mut bytes)?;
+                    self.executor.backend.read(&self.rows[&table], 0, &mut bytes)?;
                     let values = bytemuck::pod_collect_to_vec(&bytes);
                     state.push((format!("rows/{name}"), Tensor::f32([values.len()], values)?));
                 }
@@ -446,12 +358,7 @@ impl<B: Backend> Training<B> {
     pub fn set_state(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let unknown = || Error::named("optimiser state", name, "this run has none of this name");
         let (kind, parameter) = name.split_once('/').ok_or_else(unknown)?;
-        let place = self
-            .executor
-            .plan
-            .parameters
-            .get(parameter)
-            .ok_or_else(unknown)?;
+        let place = self.executor.plan.parameters.get(parameter).ok_or_else(unknown)?;
         let backend = &self.executor.backend;
         let expected = match kind {
             "rows" => vec![place.spec.shape[0]],
@@ -500,19 +407,11 @@ fn check_groups<B: Backend>(
     for group in groups {
         for name in &group.parameters {
             let Some(place) = executor.plan.parameters.get(name) else {
-                return Err(Error::named(
-                    "parameter",
-                    name,
-                    "the program has none of this name",
-                ));
+                return Err(Error::named("parameter", name, "the program has none of this name"));
             };
             let sparse_rule = matches!(group.rule, Rule::RowwiseAdagrad { .. });
             if !place.trainable {
-                return Err(Error::named(
-                    "parameter",
-                    name,
-                    "it is a buffer, not trainable",
-                ));
+                return Err(Error::named("parameter", name, "it is a buffer, not trainable"));
             }
             if place.sparse != sparse_rule {
                 let reason = "sparse tables, and only they, take row-wise Adagrad";

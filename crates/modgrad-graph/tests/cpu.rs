@@ -43,15 +43,10 @@ fn compare_with_cpu(case: &Case, cpu: &Cpu, precision: Precision, tolerance: f64
     };
     let parameters = tensors(&case.parameters, program.parameters(), case);
     for (name, tensor) in &parameters {
-        executor
-            .set_parameter(name, tensor.into())
-            .expect("a parameter");
+        executor.set_parameter(name, tensor.into()).expect("a parameter");
     }
     let inputs = tensors(&case.inputs, program.inputs(), case);
-    let views: Vec<_> = inputs
-        .iter()
-        .map(|(name, tensor)| (*name, tensor.into()))
-        .collect();
+    let views: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.into())).collect();
     let mut failures = Vec::new();
     for _ in 0..2 {
         if let Err(error) = executor.run(&views, KEY) {
@@ -65,16 +60,9 @@ fn compare_with_cpu(case: &Case, cpu: &Cpu, precision: Precision, tolerance: f64
                 continue;
             }
             let difference = difference(&Array::from(&output), &expected[value]);
-            let allowed = if output.dtype() == DType::F32 {
-                tolerance
-            } else {
-                0.0
-            };
+            let allowed = if output.dtype() == DType::F32 { tolerance } else { 0.0 };
             if difference.is_nan() || difference > allowed {
-                failures.push(format!(
-                    "`{name}` {} is off by {difference:e}",
-                    output.spec()
-                ));
+                failures.push(format!("`{name}` {} is off by {difference:e}", output.spec()));
             }
         }
     }
@@ -90,12 +78,7 @@ fn tensors<'a>(
     wanted
         .map(|(name, value)| {
             let dtype = case.program.spec(value).dtype;
-            (
-                name,
-                arrays[name]
-                    .to_tensor(dtype)
-                    .expect("operands are of their type"),
-            )
+            (name, arrays[name].to_tensor(dtype).expect("operands are of their type"))
         })
         .collect()
 }
@@ -121,20 +104,13 @@ fn rows_agree_with_the_reference() {
         for (precision, tolerance) in PRECISIONS {
             for row in table() {
                 for failure in failures_on(&row.case(), &cpu, precision, tolerance) {
-                    failures.push(format!(
-                        "{precision:?}, {threads} threads, {}: {failure}",
-                        row.name
-                    ));
+                    failures
+                        .push(format!("{precision:?}, {threads} threads, {}: {failure}", row.name));
                 }
             }
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// The results go on to an op that reads bf16, so that in bf16 they are rounded
@@ -148,10 +124,7 @@ fn rows_agree_when_their_results_are_stored_as_bf16() {
         for name in std::mem::take(&mut case.outputs) {
             let value = case.program.output(&name).unwrap();
             if case.program.spec(value).dtype == DType::F32 {
-                let op = Op::Affine {
-                    scale: -0.5,
-                    offset: 0.0,
-                };
+                let op = Op::Affine { scale: -0.5, offset: 0.0 };
                 let half = case.program.apply(op, &[value]).unwrap();
                 case.set_output(&format!("half of {name}"), half);
             }
@@ -165,12 +138,7 @@ fn rows_agree_when_their_results_are_stored_as_bf16() {
             }
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// Each row with a loss and the gradients of all its operands, so that buffers
@@ -179,10 +147,7 @@ fn rows_agree_when_their_results_are_stored_as_bf16() {
 fn differentiated_rows_agree_with_the_reference() {
     let mut failures = Vec::new();
     let cpu = Cpu::new(2);
-    for row in table()
-        .into_iter()
-        .filter(|row| !row.differentiable.is_empty())
-    {
+    for row in table().into_iter().filter(|row| !row.differentiable.is_empty()) {
         let mut case = row.case_with_loss();
         let loss = case.program.output("loss").unwrap();
         let inputs = case.program.inputs();
@@ -202,12 +167,7 @@ fn differentiated_rows_agree_with_the_reference() {
             }
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// An instruction set is chosen once a process, so each has one of its own.
@@ -262,9 +222,6 @@ fn run_once(case: &Case, cpu: &Cpu) -> Result<(), Error> {
     let names: Vec<&str> = case.outputs.iter().map(String::as_str).collect();
     let mut executor = Executor::new(cpu.clone(), &case.program, &names, Precision::F32)?;
     let inputs = tensors(&case.inputs, case.program.inputs(), case);
-    let views: Vec<_> = inputs
-        .iter()
-        .map(|(name, tensor)| (*name, tensor.into()))
-        .collect();
+    let views: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.into())).collect();
     executor.run(&views, KEY)
 }

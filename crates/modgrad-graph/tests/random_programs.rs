@@ -15,17 +15,9 @@ use proptest::prelude::*;
 /// An f32 input and a byte input, and some f32 value to go on from.
 fn start() -> (Program, ValueId) {
     let mut program = Program::new();
-    let op = Op::Input {
-        name: "x".into(),
-        shape: vec![2, 3, 4],
-        dtype: DType::F32,
-    };
+    let op = Op::Input { name: "x".into(), shape: vec![2, 3, 4], dtype: DType::F32 };
     let x = program.apply(op, &[]).unwrap();
-    let op = Op::Input {
-        name: "tokens".into(),
-        shape: vec![2, 3],
-        dtype: DType::U8,
-    };
+    let op = Op::Input { name: "tokens".into(), shape: vec![2, 3], dtype: DType::U8 };
     program.apply(op, &[]).unwrap();
     (program, x)
 }
@@ -41,52 +33,27 @@ fn fitting(
     let rank = shape.len() as u64;
     let last = shape.last().copied().unwrap_or(0);
     let constant = |program: &mut Program, shape: &[usize]| {
-        program
-            .apply(
-                Op::Constant {
-                    shape: shape.to_vec(),
-                    value: 0.5,
-                },
-                &[],
-            )
-            .unwrap()
+        program.apply(Op::Constant { shape: shape.to_vec(), value: 0.5 }, &[]).unwrap()
     };
     let pick = |random: &mut Random, end: usize| random.below(end as u64) as usize;
     match choice % 12 {
         1 if rank > 0 => {
             let axis = random.below(rank) as usize;
-            let kind = if shape[axis] == 0 {
-                Reduction::Sum
-            } else {
-                Reduction::Maximum
-            };
+            let kind = if shape[axis] == 0 { Reduction::Sum } else { Reduction::Maximum };
             (Op::Reduce { kind, axis }, vec![x])
         }
         2 if rank > 0 => {
             let axis = random.below(rank) as usize;
             let start = pick(random, shape[axis] + 1);
             let end = start + pick(random, shape[axis] - start + 1);
-            (
-                Op::Slice {
-                    axis,
-                    start,
-                    end,
-                    step: 1 + pick(random, 3),
-                },
-                vec![x],
-            )
+            (Op::Slice { axis, start, end, step: 1 + pick(random, 3) }, vec![x])
         }
         3 => {
             let mut permutation: Vec<usize> = (0..shape.len()).collect();
             permutation.rotate_left(pick(random, shape.len() + 1));
             (Op::Transpose { permutation }, vec![x])
         }
-        4 => (
-            Op::Reshape {
-                shape: vec![shape.iter().product(), 1],
-            },
-            vec![x],
-        ),
+        4 => (Op::Reshape { shape: vec![shape.iter().product(), 1] }, vec![x]),
         5 if rank < 5 => {
             let repeated = [&[1 + pick(random, 2)], &shape[..]].concat();
             (Op::BroadcastTo { shape: repeated }, vec![x])
@@ -99,40 +66,17 @@ fn fitting(
             let weight = constant(program, &[last]);
             (Op::RmsNorm { epsilon: 1.0 }, vec![x, weight])
         }
-        8 if rank > 0 && last % 2 == 0 => (
-            Op::GatedLinearUnit {
-                activation: GateActivation::Silu,
-            },
-            vec![x],
-        ),
-        9 if rank > 0 => (
-            Op::Concat {
-                axis: pick(random, shape.len()),
-            },
-            vec![x, x],
-        ),
+        8 if rank > 0 && last % 2 == 0 => {
+            (Op::GatedLinearUnit { activation: GateActivation::Silu }, vec![x])
+        }
+        9 if rank > 0 => (Op::Concat { axis: pick(random, shape.len()) }, vec![x, x]),
         10 if rank == 3 => {
             let weight = constant(program, &[1 + pick(random, 3), last]);
             (Op::CausalConvolution, vec![x, weight])
         }
-        11 if rank >= 2 => (
-            Op::Shift {
-                amount: pick(random, 7) as isize - 3,
-            },
-            vec![x],
-        ),
-        0 => (
-            Op::Binary {
-                function: BinaryFunction::Multiply,
-            },
-            vec![x, x],
-        ),
-        _ => (
-            Op::Unary {
-                function: UnaryFunction::Tanh,
-            },
-            vec![x],
-        ),
+        11 if rank >= 2 => (Op::Shift { amount: pick(random, 7) as isize - 3 }, vec![x]),
+        0 => (Op::Binary { function: BinaryFunction::Multiply }, vec![x, x]),
+        _ => (Op::Unary { function: UnaryFunction::Tanh }, vec![x]),
     }
 }
 
@@ -151,59 +95,28 @@ fn any_op(random: &mut Random) -> Op {
     let mut size = || any_size(random);
     let (a, b, c, d, choice) = (size(), size(), size(), size(), size());
     match choice.wrapping_add(d.wrapping_mul(5)) % 22 {
-        0 => Op::Constant {
-            shape: vec![a, b, c],
-            value: 1.0,
-        },
-        1 => Op::Reduce {
-            kind: Reduction::Sum,
-            axis: a,
-        },
+        0 => Op::Constant { shape: vec![a, b, c], value: 1.0 },
+        1 => Op::Reduce { kind: Reduction::Sum, axis: a },
         2 => Op::MaximumGradient { axis: a },
         3 => Op::Reshape { shape: vec![a, b] },
-        4 => Op::Transpose {
-            permutation: vec![a, b, c],
-        },
-        5 => Op::BroadcastTo {
-            shape: vec![a, b, c],
-        },
-        6 => Op::Slice {
-            axis: a,
-            start: b,
-            end: c,
-            step: d,
-        },
-        7 => Op::SliceGradient {
-            axis: a,
-            start: b,
-            step: c,
-            size: d,
-        },
+        4 => Op::Transpose { permutation: vec![a, b, c] },
+        5 => Op::BroadcastTo { shape: vec![a, b, c] },
+        6 => Op::Slice { axis: a, start: b, end: c, step: d },
+        7 => Op::SliceGradient { axis: a, start: b, step: c, size: d },
         8 => Op::Concat { axis: a },
         9 => Op::Gather { axis: a },
         10 => Op::GatherGradient { axis: a, size: b },
-        11 => Op::MatMul {
-            transpose_a: a % 2 == 0,
-            transpose_b: b % 2 == 0,
-        },
+        11 => Op::MatMul { transpose_a: a % 2 == 0, transpose_b: b % 2 == 0 },
         12 => Op::Linear,
         13 => Op::EmbeddingBag,
         14 => Op::EmbeddingGradient { rows: a, bag: b },
         15 => Op::ByteContext { length: a },
         16 => Op::CausalAttention { window: Some(a) },
-        17 => Op::Rope {
-            base: 10.0,
-            rotated: a,
-            inverse: false,
-        },
+        17 => Op::Rope { base: 10.0, rotated: a, inverse: false },
         18 => Op::Shift { amount: a as isize },
-        19 => Op::Binary {
-            function: BinaryFunction::Add,
-        },
+        19 => Op::Binary { function: BinaryFunction::Add },
         20 => Op::CrossEntropy,
-        _ => Op::GatedLinearUnit {
-            activation: GateActivation::Gelu,
-        },
+        _ => Op::GatedLinearUnit { activation: GateActivation::Gelu },
     }
 }
 

@@ -18,19 +18,11 @@ use modgrad_graph::training::{Group, Rule, Settings, Training};
 use modgrad_graph::{DType, Op, Program, Tensor};
 
 /// The first update is the gradient itself.
-const SGD: Rule = Rule::Sgd {
-    learning_rate: 1.0,
-    momentum: 0.0,
-    nesterov: false,
-    weight_decay: 0.0,
-};
+const SGD: Rule =
+    Rule::Sgd { learning_rate: 1.0, momentum: 0.0, nesterov: false, weight_decay: 0.0 };
 
 /// The first update is a row's gradient over its root mean square.
-const ADAGRAD: Rule = Rule::RowwiseAdagrad {
-    learning_rate: 1.0,
-    epsilon: 0.25,
-    weight_decay: 0.0,
-};
+const ADAGRAD: Rule = Rule::RowwiseAdagrad { learning_rate: 1.0, epsilon: 0.25, weight_decay: 0.0 };
 
 /// `case` with its f32 inputs as trainable parameters; two-dimensional ones are
 /// sparse where `sparse`.
@@ -43,21 +35,11 @@ fn with_parameters(case: &Case, sparse: bool) -> Case {
     };
     for node in case.program.nodes() {
         let op = match node.op.clone() {
-            Op::Input {
-                name,
-                shape,
-                dtype: DType::F32,
-            } => {
+            Op::Input { name, shape, dtype: DType::F32 } => {
                 let array = changed.inputs.remove(&name).unwrap();
                 changed.parameters.insert(name.clone(), array);
                 let sparse = sparse && shape.len() == 2;
-                Op::Parameter {
-                    name,
-                    shape,
-                    dtype: DType::F32,
-                    trainable: true,
-                    sparse,
-                }
+                Op::Parameter { name, shape, dtype: DType::F32, trainable: true, sparse }
             }
             op => op,
         };
@@ -71,12 +53,9 @@ fn with_parameters(case: &Case, sparse: bool) -> Case {
 /// The trainable parameters of `program`: name, value, whether sparse.
 fn trainable(program: &Program) -> Vec<(String, usize, bool)> {
     let parameters = program.nodes().iter().filter_map(|node| match &node.op {
-        Op::Parameter {
-            name,
-            trainable: true,
-            sparse,
-            ..
-        } => Some((name.clone(), node.outputs[0], *sparse)),
+        Op::Parameter { name, trainable: true, sparse, .. } => {
+            Some((name.clone(), node.outputs[0], *sparse))
+        }
         _ => None,
     });
     parameters.collect()
@@ -100,9 +79,7 @@ fn expected(case: &Case) -> BTreeMap<String, Array> {
         for (row, gradient) in rows.zip(gradient.data.chunks(width.max(1))) {
             let square = gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len() as f64;
             let scale = if sparse { square.sqrt() + 0.25 } else { 1.0 };
-            row.iter_mut()
-                .zip(gradient)
-                .for_each(|(x, g)| *x -= g / scale);
+            row.iter_mut().zip(gradient).for_each(|(x, g)| *x -= g / scale);
         }
         updated.insert(name, parameter);
     }
@@ -132,44 +109,27 @@ fn updated(case: &Case, precision: Precision, passes: usize) -> BTreeMap<String,
     training.set_step(KEY.step);
     for (name, _) in case.program.parameters() {
         let tensor = case.parameters[name].to_tensor(DType::F32).unwrap();
-        training
-            .executor_mut()
-            .set_parameter(name, (&tensor).into())
-            .unwrap();
+        training.executor_mut().set_parameter(name, (&tensor).into()).unwrap();
     }
     let inputs: Vec<(&str, Tensor)> = case
         .program
         .inputs()
         .map(|(name, value)| {
-            (
-                name,
-                case.inputs[name]
-                    .to_tensor(case.program.spec(value).dtype)
-                    .unwrap(),
-            )
+            (name, case.inputs[name].to_tensor(case.program.spec(value).dtype).unwrap())
         })
         .collect();
-    let views: Vec<_> = inputs
-        .iter()
-        .map(|(name, tensor)| (*name, tensor.into()))
-        .collect();
+    let views: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.into())).collect();
     for _ in 0..passes {
         training.backward(&views).unwrap();
     }
     training.update(1.0).unwrap();
     let read = |name: &String| Array::from(&training.executor().parameter(name).unwrap());
-    parameters
-        .iter()
-        .map(|(name, _, _)| (name.clone(), read(name)))
-        .collect()
+    parameters.iter().map(|(name, _, _)| (name.clone(), read(name))).collect()
 }
 
 fn assert_updates_agree(precision: Precision, tolerance: f64, passes: usize, sparse: bool) {
     let mut failures = Vec::new();
-    for row in table()
-        .into_iter()
-        .filter(|row| !row.differentiable.is_empty())
-    {
+    for row in table().into_iter().filter(|row| !row.differentiable.is_empty()) {
         // The passes of one update have dropout masks of their own, and only an
         // embedding has a sparse gradient.
         let is_embedding = matches!(row.op, Op::Embedding | Op::EmbeddingBag);
@@ -180,26 +140,16 @@ fn assert_updates_agree(precision: Precision, tolerance: f64, passes: usize, spa
         let case = with_parameters(&row.case_with_loss(), sparse);
         let found = updated(&case, precision, passes);
         for (name, expected) in expected(&case) {
-            let scale = expected
-                .data
-                .iter()
-                .fold(1.0, |scale: f64, x| scale.max(x.abs()));
+            let scale = expected.data.iter().fold(1.0, |scale: f64, x| scale.max(x.abs()));
             let pairs = expected.data.iter().zip(&found[&name].data);
             let near = |(x, y): (&f64, &f64)| (x - y).abs() <= tolerance * scale;
             if !pairs.clone().all(near) {
-                let off = pairs
-                    .map(|(x, y)| (x - y).abs() / scale)
-                    .fold(0.0, f64::max);
+                let off = pairs.map(|(x, y)| (x - y).abs() / scale).fold(0.0, f64::max);
                 failures.push(format!("`{name}` is off by {off:e} in {}", row.name));
             }
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} failures:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]

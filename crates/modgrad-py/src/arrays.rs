@@ -57,10 +57,7 @@ pub(crate) fn tensors(arrays: &Bound<'_, PyDict>) -> PyResult<Vec<(String, Tenso
 
 /// Named tensors as an executor takes them.
 pub(crate) fn views(tensors: &[(String, Tensor)]) -> Vec<(&str, InputView<'_>)> {
-    tensors
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor.into()))
-        .collect()
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.into())).collect()
 }
 
 /// A tensor as a numpy array that owns its data.

@@ -37,17 +37,12 @@ fn save_checkpoint(
         .map_err(|error| CheckpointError::new_err(error.to_string()))
 }
 
+/// (programs, weights, state, meta as JSON).
+type Loaded<'py> = (BTreeMap<String, PyProgram>, Bound<'py, PyDict>, Bound<'py, PyDict>, String);
+
 /// Reads and verifies a checkpoint: (programs, weights, state, meta as JSON).
 #[pyfunction]
-fn load_checkpoint<'py>(
-    py: Python<'py>,
-    path: PathBuf,
-) -> PyResult<(
-    BTreeMap<String, PyProgram>,
-    Bound<'py, PyDict>,
-    Bound<'py, PyDict>,
-    String,
-)> {
+fn load_checkpoint<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Loaded<'py>> {
     let checkpoint = py
         .detach(|| Checkpoint::load(&path, &Limits::default()))
         .map_err(|error| CheckpointError::new_err(error.to_string()))?;
@@ -64,12 +59,7 @@ fn load_checkpoint<'py>(
         PyResult::Ok(dict)
     };
     let meta = serde_json::Value::Object(checkpoint.meta).to_string();
-    Ok((
-        programs,
-        dict(checkpoint.weights)?,
-        dict(checkpoint.state)?,
-        meta,
-    ))
+    Ok((programs, dict(checkpoint.weights)?, dict(checkpoint.state)?, meta))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -10,24 +10,9 @@ create_exception!(
     PyException,
     "Anything that modgrad refuses, in one line."
 );
-create_exception!(
-    modgrad,
-    ProgramError,
-    ModgradError,
-    "A program, or a run of it, is not right."
-);
-create_exception!(
-    modgrad,
-    ShapeError,
-    ProgramError,
-    "Operands of an op do not fit together."
-);
-create_exception!(
-    modgrad,
-    NonFiniteError,
-    ProgramError,
-    "A loss or gradient is NaN or infinite."
-);
+create_exception!(modgrad, ProgramError, ModgradError, "A program, or a run of it, is not right.");
+create_exception!(modgrad, ShapeError, ProgramError, "Operands of an op do not fit together.");
+create_exception!(modgrad, NonFiniteError, ProgramError, "A loss or gradient is NaN or infinite.");
 create_exception!(
     modgrad,
     CheckpointError,
@@ -40,12 +25,7 @@ create_exception!(
     ModgradError,
     "The evaluator refuses a model or its data."
 );
-create_exception!(
-    modgrad,
-    MachineError,
-    ModgradError,
-    "The machine has not what was asked for."
-);
+create_exception!(modgrad, MachineError, ModgradError, "The machine has not what was asked for.");
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();

@@ -104,9 +104,7 @@ fn render_summary(
         n_targets,
         context,
     };
-    summary
-        .render()
-        .map_err(|error| ModgradError::new_err(error.to_string()))
+    summary.render().map_err(|error| ModgradError::new_err(error.to_string()))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

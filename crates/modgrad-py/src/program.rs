@@ -21,17 +21,13 @@ pub(crate) struct PyProgram {
 impl PyProgram {
     #[new]
     fn new() -> Self {
-        PyProgram {
-            program: Program::new(),
-        }
+        PyProgram { program: Program::new() }
     }
 
     /// Reads a program from JSON text and verifies it.
     #[staticmethod]
     fn from_json(text: &str) -> PyResult<Self> {
-        Ok(PyProgram {
-            program: Program::from_json(text).map_err(graph)?,
-        })
+        Ok(PyProgram { program: Program::from_json(text).map_err(graph)? })
     }
 
     /// The program as JSON text.
@@ -54,9 +50,7 @@ impl PyProgram {
         value: usize,
     ) -> PyResult<(Bound<'py, PyTuple>, &'static str)> {
         if value >= self.program.values() {
-            return Err(ProgramError::new_err(format!(
-                "value {value} does not exist"
-            )));
+            return Err(ProgramError::new_err(format!("value {value} does not exist")));
         }
         let spec = self.program.spec(value);
         Ok((PyTuple::new(py, &spec.shape)?, spec.dtype.name()))
@@ -76,34 +70,17 @@ impl PyProgram {
     /// Input names with their value ids.
     #[getter]
     fn inputs(&self) -> BTreeMap<String, usize> {
-        self.program
-            .inputs()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        self.program.inputs().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// (name, shape, dtype, trainable, sparse) of every parameter and buffer.
     fn parameters(&self) -> Vec<(String, Vec<usize>, &'static str, bool, bool)> {
-        let rows = self
-            .program
-            .nodes()
-            .iter()
-            .filter_map(|node| match &node.op {
-                Op::Parameter {
-                    name,
-                    shape,
-                    dtype,
-                    trainable,
-                    sparse,
-                } => Some((
-                    name.clone(),
-                    shape.clone(),
-                    dtype.name(),
-                    *trainable,
-                    *sparse,
-                )),
-                _ => None,
-            });
+        let rows = self.program.nodes().iter().filter_map(|node| match &node.op {
+            Op::Parameter { name, shape, dtype, trainable, sparse } => {
+                Some((name.clone(), shape.clone(), dtype.name(), *trainable, *sparse))
+            }
+            _ => None,
+        });
         rows.collect()
     }
 
@@ -145,18 +122,13 @@ impl PyProgram {
             })
             .map_err(graph)?;
         let rows = checks.into_iter();
-        Ok(rows
-            .map(|check| (check.name, check.checked, check.worst_relative_error))
-            .collect())
+        Ok(rows.map(|check| (check.name, check.checked, check.worst_relative_error)).collect())
     }
 }
 
 fn reference_arrays(arrays: &Bound<'_, PyDict>) -> PyResult<BTreeMap<String, Array>> {
     let named = arrays::tensors(arrays)?;
-    Ok(named
-        .into_iter()
-        .map(|(name, tensor)| (name, reference_array(&tensor)))
-        .collect())
+    Ok(named.into_iter().map(|(name, tensor)| (name, reference_array(&tensor))).collect())
 }
 
 fn reference_array(tensor: &Tensor) -> Array {
@@ -165,10 +137,7 @@ fn reference_array(tensor: &Tensor) -> Array {
         Data::I32(values) => values.iter().map(|&value| f64::from(value)).collect(),
         Data::U8(values) => values.iter().map(|&value| f64::from(value)).collect(),
     };
-    Array {
-        shape: tensor.shape().to_vec(),
-        data,
-    }
+    Array { shape: tensor.shape().to_vec(), data }
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -41,9 +41,7 @@ impl Session {
     /// Sets parameters and buffers by name.
     fn set_parameters(&mut self, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
         for (name, tensor) in arrays::tensors(parameters)? {
-            self.executor
-                .set_parameter(&name, (&tensor).into())
-                .map_err(graph)?;
+            self.executor.set_parameter(&name, (&tensor).into()).map_err(graph)?;
         }
         Ok(())
     }
@@ -57,8 +55,7 @@ impl Session {
         let inputs = arrays::tensors(inputs)?;
         let executor = &mut self.executor;
         let key = RunKey { seed: 0, step: 0 };
-        py.detach(|| executor.run(&arrays::views(&inputs), key))
-            .map_err(graph)?;
+        py.detach(|| executor.run(&arrays::views(&inputs), key)).map_err(graph)?;
         let results = PyDict::new(py);
         for name in &self.outputs {
             let output = executor.output(name).map_err(graph)?;

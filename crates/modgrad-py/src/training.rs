@@ -36,18 +36,11 @@ impl PyTraining {
             ProgramError::new_err(format!("an optimiser is not right: {error}"))
         })?;
         let precision = read_precision(precision)?;
-        let settings = Settings {
-            loss: loss.to_owned(),
-            watch,
-            groups,
-            precision,
-            clip_norm,
-            seed,
-        };
+        let settings =
+            Settings { loss: loss.to_owned(), watch, groups, precision, clip_norm, seed };
         let program = &program.program;
-        let training = py
-            .detach(|| Training::new(Cpu::new(threads), program, settings))
-            .map_err(graph)?;
+        let training =
+            py.detach(|| Training::new(Cpu::new(threads), program, settings)).map_err(graph)?;
         Ok(PyTraining { training })
     }
 
@@ -55,8 +48,7 @@ impl PyTraining {
     fn backward(&mut self, py: Python<'_>, inputs: &Bound<'_, PyDict>) -> PyResult<f32> {
         let inputs = arrays::tensors(inputs)?;
         let training = &mut self.training;
-        py.detach(|| training.backward(&arrays::views(&inputs)))
-            .map_err(graph)
+        py.detach(|| training.backward(&arrays::views(&inputs))).map_err(graph)
     }
 
     /// Updates all parameters; returns the gradient's norm where it is clipped.
@@ -75,9 +67,7 @@ impl PyTraining {
     fn set_parameters(&mut self, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
         for (name, tensor) in arrays::tensors(parameters)? {
             let executor = self.training.executor_mut();
-            executor
-                .set_parameter(&name, (&tensor).into())
-                .map_err(graph)?;
+            executor.set_parameter(&name, (&tensor).into()).map_err(graph)?;
         }
         Ok(())
     }

@@ -22,9 +22,7 @@ impl HostMemory {
         let count = bytes.div_ceil(64);
         let mut probe: Vec<Line> = Vec::new();
         probe.try_reserve_exact(count).map_err(|_| {
-            Error::malformed(format!(
-                "it needs a buffer of {bytes} bytes, more than there is"
-            ))
+            Error::malformed(format!("it needs a buffer of {bytes} bytes, more than there is"))
         })?;
         drop(probe);
         // Zeroed pages come from the system untouched.
@@ -60,19 +58,13 @@ impl<'a> Operand<'a, HostMemory> {
     }
 
     pub(super) fn slice<T: Pod>(&self) -> &'a [T] {
-        self.memory.slice(Stretch {
-            start: self.offset,
-            count: self.elements(),
-        })
+        self.memory.slice(Stretch { start: self.offset, count: self.elements() })
     }
 }
 
 impl OperandMut<'_, HostMemory> {
     pub(super) fn slice_mut<T: Pod>(&mut self) -> &mut [T] {
         let count = self.shape.iter().product();
-        self.memory.slice_mut(Stretch {
-            start: self.offset,
-            count,
-        })
+        self.memory.slice_mut(Stretch { start: self.offset, count })
     }
 }

@@ -60,11 +60,8 @@ fn orthogonalise(pool: &Pool, x: &mut Vec<f32>, rows: usize, columns: usize, ste
     let mut next = vec![0.0f32; rows * columns];
     for _ in 0..steps {
         let matrix = Matrix::f32(x, rows, columns);
-        let (left, right) = if wide {
-            (matrix, matrix.transposed())
-        } else {
-            (matrix.transposed(), matrix)
-        };
+        let (left, right) =
+            if wide { (matrix, matrix.transposed()) } else { (matrix.transposed(), matrix) };
         product(pool, left, right, &mut gram);
         let square = Matrix::f32(&gram, side, side);
         product(pool, square, square, &mut polynomial);
@@ -94,9 +91,8 @@ mod tests {
     fn singular_values_come_close_to_one() {
         let pool = Pool::new(1);
         for (rows, columns) in [(1, 1), (5, 9), (16, 16), (33, 12)] {
-            let mut x: Vec<f32> = (0..rows * columns)
-                .map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0)
-                .collect();
+            let mut x: Vec<f32> =
+                (0..rows * columns).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect();
             orthogonalise(&pool, &mut x, rows, columns, 5);
             let side = rows.min(columns);
             // The trace of XXᵀ is the sum of squared singular values.

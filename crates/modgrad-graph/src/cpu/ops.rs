@@ -65,9 +65,7 @@ macro_rules! with_indices {
 }
 
 fn stored_as(storage: Storage) -> Error {
-    Error::malformed(format!(
-        "an operand is stored as {storage:?}, which its op cannot read"
-    ))
+    Error::malformed(format!("an operand is stored as {storage:?}, which its op cannot read"))
 }
 
 #[allow(clippy::too_many_lines)] // One table, one arm an op.
@@ -82,10 +80,7 @@ pub(super) fn run(
 ) -> Result<()> {
     match op {
         Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } | Op::Reshape { .. } => {
-            return Err(Error::malformed(format!(
-                "`{}` is not an instruction",
-                op.name()
-            )));
+            return Err(Error::malformed(format!("`{}` is not an instruction", op.name())));
         }
 
         Op::Unary { function } => with_floats!(
@@ -94,10 +89,7 @@ pub(super) fn run(
         ),
         Op::UnaryGradient { function } => with_floats!(
             [a = x[0], dy = x[1]],
-            into_float!(
-                dx = out[0],
-                elementwise::unary_gradient(pool, *function, a, dy, dx)
-            )
+            into_float!(dx = out[0], elementwise::unary_gradient(pool, *function, a, dy, dx))
         ),
         Op::Binary { function } if x[0].shape == x[1].shape => with_floats!(
             [a = x[0], b = x[1]],
@@ -122,20 +114,14 @@ pub(super) fn run(
         ),
         Op::ToFloat => with_indices!(a = x[0], {
             for (y, value) in out[0].slice_mut::<f32>().iter_mut().zip(a) {
-                *y = i32::from(*value) as f32;
+                *y = f64::from(*value) as f32;
             }
         }),
-        Op::Dropout {
-            probability,
-            stream,
-        } => {
+        Op::Dropout { probability, stream } => {
             let key = dropout_key(key.seed, key.step, *stream);
             with_floats!(
                 [a = x[0]],
-                into_float!(
-                    y = out[0],
-                    elementwise::dropout(pool, 1.0 - probability, key, a, y)
-                )
+                into_float!(y = out[0], elementwise::dropout(pool, 1.0 - probability, key, a, y))
             );
         }
 
@@ -153,16 +139,7 @@ pub(super) fn run(
         Op::MaximumGradient { axis } => {
             let (outer, size, inner) = around(x[0].shape, *axis);
             let (a, y, dy) = (x[0].slice::<f32>(), x[1].slice(), x[2].slice());
-            reduce::maximum_gradient(
-                pool,
-                a,
-                y,
-                dy,
-                outer,
-                size,
-                inner,
-                out[0].slice_mut::<f32>(),
-            );
+            reduce::maximum_gradient(pool, a, y, dy, outer, size, inner, out[0].slice_mut::<f32>());
         }
 
         Op::Transpose { permutation } => {
@@ -174,42 +151,22 @@ pub(super) fn run(
             let strides = broadcast_strides(x[0].shape, out[0].shape);
             copy(pool, &x[0], &strides, 0, &mut out[0])?;
         }
-        Op::Slice {
-            axis, start, step, ..
-        } => {
+        Op::Slice { axis, start, step, .. } => {
             let mut strides = contiguous_strides(x[0].shape);
             let offset = start * strides[*axis];
             strides[*axis] *= step;
             copy(pool, &x[0], &strides, offset, &mut out[0])?;
         }
-        Op::SliceGradient {
-            axis,
-            start,
-            step,
-            size,
-        } => {
+        Op::SliceGradient { axis, start, step, size } => {
             let (_, taken, inner) = around(x[0].shape, *axis);
-            let slicing = Slicing {
-                size: *size,
-                taken,
-                start: *start,
-                step: *step,
-                inner,
-            };
+            let slicing = Slicing { size: *size, taken, start: *start, step: *step, inner };
             movement::slice_gradient(pool, slicing, x[0].slice(), out[0].slice_mut());
         }
         Op::Concat { axis } => concat(pool, *axis, x, &mut out[0])?,
         Op::Gather { axis } => {
             let (_, size, inner) = around(x[0].shape, *axis);
             let indices = checked_indices(op, &x[1], size)?;
-            movement::gather(
-                pool,
-                x[0].slice(),
-                size,
-                inner,
-                &indices,
-                out[0].slice_mut(),
-            );
+            movement::gather(pool, x[0].slice(), size, inner, &indices, out[0].slice_mut());
         }
         Op::GatherGradient { axis, size } => {
             let (_, _, inner) = around(out[0].shape, *axis);
@@ -230,39 +187,18 @@ pub(super) fn run(
             );
         }
 
-        Op::MatMul {
-            transpose_a,
-            transpose_b,
-        } => {
-            mat_mul(
-                pool,
-                precision,
-                (*transpose_a, *transpose_b),
-                x,
-                &mut out[0],
-                add,
-            )?;
+        Op::MatMul { transpose_a, transpose_b } => {
+            mat_mul(pool, precision, (*transpose_a, *transpose_b), x, &mut out[0], add)?;
         }
         Op::Linear => {
             let (k, n) = (x[1].shape[1], x[1].shape[0]);
             let rows = x[0].elements().checked_div(k).unwrap_or(0);
-            let rows = if k == 0 {
-                out[0].shape.iter().product::<usize>() / n.max(1)
-            } else {
-                rows
-            };
+            let rows =
+                if k == 0 { out[0].shape.iter().product::<usize>() / n.max(1) } else { rows };
             let a = matrix(&x[0], 0, rows, k)?;
             let b = matrix(&x[1], 0, n, k)?.transposed();
             let bias = x.get(2).map(|bias| bias.slice::<f32>());
-            gemm::gemm(
-                pool,
-                products(precision),
-                a,
-                b,
-                output(&mut out[0])?,
-                add,
-                bias,
-            );
+            gemm::gemm(pool, products(precision), a, b, output(&mut out[0])?, add, bias);
         }
 
         Op::RmsNorm { epsilon } => {
@@ -333,10 +269,7 @@ pub(super) fn run(
             let width = last(out[0].shape);
             with_floats!(
                 [a = x[0]],
-                into_float!(
-                    y = out[0],
-                    gate::gated_linear_unit(pool, *activation, a, width, y)
-                )
+                into_float!(y = out[0], gate::gated_linear_unit(pool, *activation, a, width, y))
             );
         }
         Op::GatedLinearUnitGradient { activation } => {
@@ -351,12 +284,7 @@ pub(super) fn run(
         }
         Op::Softmax => {
             let classes = last(x[0].shape);
-            softmax::softmax(
-                pool,
-                x[0].slice::<f32>(),
-                classes,
-                out[0].slice_mut::<f32>(),
-            );
+            softmax::softmax(pool, x[0].slice::<f32>(), classes, out[0].slice_mut::<f32>());
         }
         Op::SoftmaxGradient => {
             let (y, dy) = (x[0].slice::<f32>(), x[1].slice::<f32>());
@@ -381,6 +309,7 @@ pub(super) fn run(
         }
         Op::CrossEntropyGradient => {
             let classes = last(x[0].shape);
+            check_range(op, &x[1], classes)?;
             with_indices!(
                 targets = x[1],
                 into_float!(
@@ -404,10 +333,7 @@ pub(super) fn run(
             let table = x[0].slice::<f32>();
             with_indices!(
                 indices = x[1],
-                into_float!(
-                    y = out[0],
-                    embedding::embedding(pool, table, width, indices, y)
-                )
+                into_float!(y = out[0], embedding::embedding(pool, table, width, indices, y))
             );
         }
         Op::EmbeddingBag => {
@@ -422,7 +348,8 @@ pub(super) fn run(
                 )
             );
         }
-        Op::EmbeddingGradient { bag, .. } => {
+        Op::EmbeddingGradient { rows, bag } => {
+            check_range(op, &x[0], *rows)?;
             let width = last(x[1].shape);
             let table = out[0].slice_mut::<f32>();
             if !add {
@@ -485,21 +412,9 @@ pub(super) fn run(
                 dv.slice_mut(),
             );
         }
-        Op::Rope {
-            base,
-            rotated,
-            inverse,
-        } => {
+        Op::Rope { base, rotated, inverse } => {
             let shape = heads(x[0].shape);
-            rope::rope(
-                pool,
-                shape,
-                *base,
-                *rotated,
-                *inverse,
-                x[0].slice(),
-                out[0].slice_mut(),
-            );
+            rope::rope(pool, shape, *base, *rotated, *inverse, x[0].slice(), out[0].slice_mut());
         }
         Op::CausalConvolution => {
             let (batch, time, channels) = windows(x[0].shape);
@@ -548,10 +463,7 @@ pub(super) fn run(
 }
 
 fn arity(op: &Op) -> Error {
-    Error::malformed(format!(
-        "`{}` was planned with the wrong number of outputs",
-        op.name()
-    ))
+    Error::malformed(format!("`{}` was planned with the wrong number of outputs", op.name()))
 }
 
 fn two<'s, 'a>(out: &'s mut [Out<'a>]) -> (&'s mut Out<'a>, &'s mut Out<'a>) {
@@ -565,11 +477,7 @@ fn last(shape: &[usize]) -> usize {
 
 /// [outer, axis, inner] around an axis.
 fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
-    (
-        shape[..axis].iter().product(),
-        shape[axis],
-        shape[axis + 1..].iter().product(),
-    )
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }
 
 /// [B, T, everything else].
@@ -578,12 +486,7 @@ fn windows(shape: &[usize]) -> (usize, usize, usize) {
 }
 
 fn heads(shape: &[usize]) -> AttentionShape {
-    AttentionShape {
-        batch: shape[0],
-        time: shape[1],
-        heads: shape[2],
-        head_width: shape[3],
-    }
+    AttentionShape { batch: shape[0], time: shape[1], heads: shape[2], head_width: shape[3] }
 }
 
 fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
@@ -635,10 +538,7 @@ fn copy(
         Storage::U8 => exact::<u8>(x.slice(), strides, offset, shape, out.slice_mut()),
         _ => with_floats!(
             [a = x],
-            into_float!(
-                y = out,
-                elementwise::copy_strided(pool, a, strides, offset, shape, y)
-            )
+            into_float!(y = out, elementwise::copy_strided(pool, a, strides, offset, shape, y))
         ),
     }
     Ok(())
@@ -667,10 +567,7 @@ fn concat(pool: &Pool, axis: usize, x: &[Input<'_>], out: &mut Out<'_>) -> Resul
             ),
             _ => with_floats!(
                 [a = part],
-                into_float!(
-                    y = out,
-                    movement::place_columns(pool, a, width, y, out_width, start)
-                )
+                into_float!(y = out, movement::place_columns(pool, a, width, y, out_width, start))
             ),
         }
         start += width;
@@ -720,11 +617,7 @@ fn mat_mul(
         batch = 1;
     }
     let (size_a, size_b) = (rows * columns, if shared { 0 } else { rows_b * columns_b });
-    let size_out = if batch == 0 {
-        0
-    } else {
-        out.shape.iter().product::<usize>() / batch
-    };
+    let size_out = out.shape.iter().product::<usize>().checked_div(batch).unwrap_or(0);
     for index in 0..batch {
         let mut a = matrix(&x[0], index * size_a, rows, columns)?;
         let mut b = matrix(&x[1], index * size_b, rows_b, columns_b)?;
@@ -749,12 +642,7 @@ fn check_range(op: &Op, x: &Input<'_>, bound: usize) -> Result<()> {
     let worst = match x.storage {
         Storage::U8 => x.slice::<u8>().iter().max().map(|&value| i64::from(value)),
         // As u32 a negative index is a huge one: one comparison covers both.
-        Storage::I32 => x
-            .slice::<i32>()
-            .iter()
-            .map(|&v| v as u32)
-            .max()
-            .map(i64::from),
+        Storage::I32 => x.slice::<i32>().iter().map(|&v| v as u32).max().map(i64::from),
         other => return Err(stored_as(other)),
     };
     match worst {
@@ -763,11 +651,7 @@ fn check_range(op: &Op, x: &Input<'_>, bound: usize) -> Result<()> {
             format!("indices from 0 to {}", bound as i64 - 1),
             format!(
                 "{}",
-                if x.storage == Storage::I32 {
-                    i64::from(worst as u32 as i32)
-                } else {
-                    worst
-                }
+                if x.storage == Storage::I32 { i64::from(worst as u32 as i32) } else { worst }
             ),
         )),
         _ => Ok(()),
@@ -776,8 +660,5 @@ fn check_range(op: &Op, x: &Input<'_>, bound: usize) -> Result<()> {
 
 fn checked_indices(op: &Op, x: &Input<'_>, bound: usize) -> Result<Vec<usize>> {
     check_range(op, x, bound)?;
-    Ok(with_indices!(
-        indices = x,
-        indices.iter().map(|&index| index as usize).collect()
-    ))
+    Ok(with_indices!(indices = x, indices.iter().map(|&index| index as usize).collect()))
 }

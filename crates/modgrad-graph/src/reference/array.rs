@@ -16,18 +16,12 @@ impl Array {
     /// An array of `shape` over `data`. Panics where the counts disagree.
     pub fn new(shape: &[usize], data: Vec<f64>) -> Array {
         assert_eq!(count(shape), data.len(), "an array of shape {shape:?}");
-        Array {
-            shape: shape.to_vec(),
-            data,
-        }
+        Array { shape: shape.to_vec(), data }
     }
 
     /// Every element is `value`.
     pub fn filled(shape: &[usize], value: f64) -> Array {
-        Array {
-            shape: shape.to_vec(),
-            data: vec![value; count(shape)],
-        }
+        Array { shape: shape.to_vec(), data: vec![value; count(shape)] }
     }
 
     /// Every element is 0.
@@ -49,10 +43,7 @@ impl Array {
                 index[axis] = 0;
             }
         }
-        Array {
-            shape: shape.to_vec(),
-            data,
-        }
+        Array { shape: shape.to_vec(), data }
     }
 
     /// The element at `index`.
@@ -68,10 +59,7 @@ impl Array {
 
     /// f of each element.
     pub fn map(&self, f: impl Fn(f64) -> f64) -> Array {
-        Array {
-            shape: self.shape.clone(),
-            data: self.data.iter().map(|&x| f(x)).collect(),
-        }
+        Array { shape: self.shape.clone(), data: self.data.iter().map(|&x| f(x)).collect() }
     }
 
     /// The size of the last axis.
@@ -111,19 +99,13 @@ impl Array {
         Err(Error::shape(
             op,
             format!("indices from 0 to below {size}"),
-            format!(
-                "{value} at element {position} of the indices {:?}",
-                self.shape
-            ),
+            format!("{value} at element {position} of the indices {:?}", self.shape),
         ))
     }
 
     /// Refuses data that does not fill the shape, in the name of `op`.
     pub(super) fn check(&self, op: &'static str) -> Result<()> {
-        let elements = self
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        let elements = self.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
         if elements == Some(self.data.len()) {
             return Ok(());
         }
@@ -173,20 +155,14 @@ impl Array {
         }
         match spec.dtype {
             DType::F32 => Ok(()),
-            dtype => self
-                .to_tensor(dtype)
-                .map(drop)
-                .map_err(|error| error.to_string()),
+            dtype => self.to_tensor(dtype).map(drop).map_err(|error| error.to_string()),
         }
     }
 
     fn offset(&self, index: &[usize]) -> usize {
         debug_assert_eq!(index.len(), self.shape.len());
         debug_assert!(index.iter().zip(&self.shape).all(|(i, size)| i < size));
-        index
-            .iter()
-            .zip(&self.shape)
-            .fold(0, |offset, (i, size)| offset * size + i)
+        index.iter().zip(&self.shape).fold(0, |offset, (i, size)| offset * size + i)
     }
 }
 
@@ -197,10 +173,7 @@ impl From<&Tensor> for Array {
             Data::I32(values) => values.iter().map(|&x| f64::from(x)).collect(),
             Data::U8(values) => values.iter().map(|&x| f64::from(x)).collect(),
         };
-        Array {
-            shape: tensor.shape().to_vec(),
-            data,
-        }
+        Array { shape: tensor.shape().to_vec(), data }
     }
 }
 

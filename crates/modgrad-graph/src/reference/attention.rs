@@ -45,20 +45,12 @@ pub(super) fn causal_attention(
     let mut sums = Array::zeros(q.leading());
     for_queries(&q.shape, |b, t, h| {
         let query = place(&q.shape, b, t, h);
-        let keys: Vec<usize> = visible(t, window)
-            .map(|s| place(&q.shape, b, s, h))
-            .collect();
-        let scores: Vec<f64> = keys
-            .iter()
-            .map(|&key| scale * dot(q.row(query), k.row(key)))
-            .collect();
+        let keys: Vec<usize> = visible(t, window).map(|s| place(&q.shape, b, s, h)).collect();
+        let scores: Vec<f64> =
+            keys.iter().map(|&key| scale * dot(q.row(query), k.row(key))).collect();
         sums.data[query] = logsumexp(&scores);
         for (&key, score) in keys.iter().zip(scores) {
-            add_scaled(
-                out.row_mut(query),
-                (score - sums.data[query]).exp(),
-                v.row(key),
-            );
+            add_scaled(out.row_mut(query), (score - sums.data[query]).exp(), v.row(key));
         }
     });
     vec![out, sums]
@@ -68,15 +60,10 @@ pub(super) fn causal_attention(
 /// and s its score: dv += p·dout, ds = p·(dout·v − dout·out),
 /// dq += ds·k/√D, dk += ds·q/√D.
 pub(super) fn causal_attention_gradient(window: Option<usize>, inputs: &[&Array]) -> Vec<Array> {
-    let [q, k, v, out, sums, dout] = inputs else {
-        unreachable!("the shape rule counts six")
-    };
+    let [q, k, v, out, sums, dout] = inputs else { unreachable!("the shape rule counts six") };
     let scale = 1.0 / (q.width() as f64).sqrt();
-    let (mut dq, mut dk, mut dv) = (
-        Array::zeros(&q.shape),
-        Array::zeros(&q.shape),
-        Array::zeros(&q.shape),
-    );
+    let (mut dq, mut dk, mut dv) =
+        (Array::zeros(&q.shape), Array::zeros(&q.shape), Array::zeros(&q.shape));
     for_queries(&q.shape, |b, t, h| {
         let query = place(&q.shape, b, t, h);
         let through_out = dot(dout.row(query), out.row(query));

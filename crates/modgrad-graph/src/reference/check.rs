@@ -62,21 +62,13 @@ pub fn check_gradients(
     let values = run(&differentiated, inputs, parameters, key)?;
     let loss_scale = values[loss_value].data[0].abs();
     if !loss_scale.is_finite() {
-        return Err(Error::NonFinite {
-            subject: format!("output `{loss}`"),
-        });
+        return Err(Error::NonFinite { subject: format!("output `{loss}`") });
     }
 
     let loss_with = |source: &Source, index: usize, move_by: f64| -> Result<f64> {
         let (mut inputs, mut parameters) = (inputs.clone(), parameters.clone());
-        let tensors = if source.is_input {
-            &mut inputs
-        } else {
-            &mut parameters
-        };
-        let array = tensors
-            .get_mut(&source.name)
-            .expect("the run above found it");
+        let tensors = if source.is_input { &mut inputs } else { &mut parameters };
+        let array = tensors.get_mut(&source.name).expect("the run above found it");
         array.data[index] += move_by;
         Ok(run(program, &inputs, &parameters, key)?[loss_value].data[0])
     };
@@ -98,38 +90,18 @@ pub fn check_gradients(
             let above = loss_with(source, index, step)?;
             numeric.push((above - loss_with(source, index, -step)?) / (2.0 * step));
         }
-        checks.push(compare(
-            &source.name,
-            loss_scale,
-            &analytic.data,
-            &chosen,
-            &numeric,
-        ));
+        checks.push(compare(&source.name, loss_scale, &analytic.data, &chosen, &numeric));
     }
     Ok(checks)
 }
 
 fn differentiable(program: &Program) -> Vec<Source> {
     let sources = program.nodes().iter().filter_map(|node| match &node.op {
-        Op::Input {
-            name,
-            dtype: DType::F32,
-            ..
-        } => Some((true, name, node.outputs[0])),
-        Op::Parameter {
-            name,
-            trainable: true,
-            ..
-        } => Some((false, name, node.outputs[0])),
+        Op::Input { name, dtype: DType::F32, .. } => Some((true, name, node.outputs[0])),
+        Op::Parameter { name, trainable: true, .. } => Some((false, name, node.outputs[0])),
         _ => None,
     });
-    sources
-        .map(|(is_input, name, value)| Source {
-            is_input,
-            name: name.clone(),
-            value,
-        })
-        .collect()
+    sources.map(|(is_input, name, value)| Source { is_input, name: name.clone(), value }).collect()
 }
 
 fn choose(analytic: &[f64], most: usize) -> Vec<usize> {
@@ -154,9 +126,7 @@ fn compare(
     chosen: &[usize],
     numeric: &[f64],
 ) -> GradientCheck {
-    let largest = analytic
-        .iter()
-        .fold(loss_scale, |largest, x| largest.max(x.abs()));
+    let largest = analytic.iter().fold(loss_scale, |largest, x| largest.max(x.abs()));
     let mut worst = GradientCheck {
         name: name.to_owned(),
         checked: chosen.len(),
@@ -167,15 +137,8 @@ fn compare(
     };
     for (&index, &numeric) in chosen.iter().zip(numeric) {
         let analytic = analytic[index];
-        let scale = analytic
-            .abs()
-            .max(numeric.abs())
-            .max(SMALLEST_PART * largest);
-        let error = if analytic == numeric {
-            0.0
-        } else {
-            (analytic - numeric).abs() / scale
-        };
+        let scale = analytic.abs().max(numeric.abs()).max(SMALLEST_PART * largest);
+        let error = if analytic == numeric { 0.0 } else { (analytic - numeric).abs() / scale };
         // A NaN is the worst of all.
         if error.is_nan() || error > worst.worst_relative_error {
             let worst_relative_error = if error.is_nan() { f64::INFINITY } else { error };

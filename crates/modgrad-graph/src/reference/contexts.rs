@@ -11,11 +11,9 @@ use crate::tensor::DType;
 pub(super) fn byte_context(length: usize, tokens: &Array) -> Result<Array> {
     bytes(tokens)?;
     let shape = [tokens.shape[0], tokens.shape[1], length];
-    Ok(Array::from_fn(&shape, |index| {
-        match index[1].checked_sub(index[2]) {
-            Some(position) => tokens.at(&[index[0], position]),
-            None => 256.0,
-        }
+    Ok(Array::from_fn(&shape, |index| match index[1].checked_sub(index[2]) {
+        Some(position) => tokens.at(&[index[0], position]),
+        None => 256.0,
     }))
 }
 

@@ -13,11 +13,7 @@ pub(super) fn unary(function: UnaryFunction, x: &Array) -> Array {
 
 /// dx = dy·f'(x).
 pub(super) fn unary_gradient(function: UnaryFunction, x: &Array, dy: &Array) -> Array {
-    let products = x
-        .data
-        .iter()
-        .zip(&dy.data)
-        .map(|(&x, dy)| dy * function.derivative_f64(x));
+    let products = x.data.iter().zip(&dy.data).map(|(&x, dy)| dy * function.derivative_f64(x));
     Array::new(&x.shape, products.collect())
 }
 
@@ -33,11 +29,7 @@ pub(super) fn binary(function: BinaryFunction, x: &Array, y: &Array) -> Array {
 pub(super) fn dropout(probability: f32, key: u64, x: &Array) -> Array {
     let keep = 1.0 - probability;
     let kept = |(index, x): (usize, &f64)| {
-        if dropout_keeps(key, index as u64, keep) {
-            x / f64::from(keep)
-        } else {
-            0.0
-        }
+        if dropout_keeps(key, index as u64, keep) { x / f64::from(keep) } else { 0.0 }
     };
     Array::new(&x.shape, x.data.iter().enumerate().map(kept).collect())
 }

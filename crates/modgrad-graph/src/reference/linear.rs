@@ -23,19 +23,11 @@ pub(super) fn mat_mul(transpose_a: bool, transpose_b: bool, a: &Array, b: &Array
 /// Rows and columns as the product sees them.
 fn sizes(shape: &[usize], transposed: bool) -> (usize, usize) {
     let (first, second) = (shape[shape.len() - 2], shape[shape.len() - 1]);
-    if transposed {
-        (second, first)
-    } else {
-        (first, second)
-    }
+    if transposed { (second, first) } else { (first, second) }
 }
 
 fn element(x: &Array, batch: &[usize], transposed: bool, row: usize, column: usize) -> f64 {
-    let place = if transposed {
-        [column, row]
-    } else {
-        [row, column]
-    };
+    let place = if transposed { [column, row] } else { [row, column] };
     x.at(&[batch, &place].concat())
 }
 
@@ -45,12 +37,7 @@ pub(super) fn linear(x: &Array, weight: &Array, bias: Option<&Array>) -> Array {
     let mut y = Array::zeros(&[x.leading(), &[width]].concat());
     for row in 0..x.rows() {
         for j in 0..width {
-            let product: f64 = x
-                .row(row)
-                .iter()
-                .zip(weight.row(j))
-                .map(|(x, w)| x * w)
-                .sum();
+            let product: f64 = x.row(row).iter().zip(weight.row(j)).map(|(x, w)| x * w).sum();
             y.row_mut(row)[j] = product + bias.map_or(0.0, |bias| bias.data[j]);
         }
     }

@@ -22,11 +22,7 @@ pub(super) fn broadcast_to(shape: &[usize], x: &Array) -> Array {
 /// reads: axes are aligned at the last, and an axis of size 1 repeats.
 pub(super) fn broadcast_index(index: &[usize], shape: &[usize]) -> Vec<usize> {
     let aligned = &index[index.len() - shape.len()..];
-    aligned
-        .iter()
-        .zip(shape)
-        .map(|(&i, &size)| if size == 1 { 0 } else { i })
-        .collect()
+    aligned.iter().zip(shape).map(|(&i, &size)| if size == 1 { 0 } else { i }).collect()
 }
 
 /// `index` with the index of one axis replaced.
@@ -73,13 +69,10 @@ pub(super) fn concat(axis: usize, operands: &[&Array]) -> Array {
 pub(super) fn gather(axis: usize, x: &Array, indices: &Array) -> Result<Array> {
     let indices = Positions::new(indices, x.shape[axis], "gather")?;
     let end = axis + indices.shape.len();
-    Ok(Array::from_fn(
-        &replaced(&x.shape, axis, indices.shape),
-        |index| {
-            let i = indices.at(&index[axis..end]);
-            x.at(&[&index[..axis], &[i], &index[end..]].concat())
-        },
-    ))
+    Ok(Array::from_fn(&replaced(&x.shape, axis, indices.shape), |index| {
+        let i = indices.at(&index[axis..end]);
+        x.at(&[&index[..axis], &[i], &index[end..]].concat())
+    }))
 }
 
 pub(super) fn gather_gradient(
@@ -108,10 +101,7 @@ struct Positions<'a> {
 impl<'a> Positions<'a> {
     fn new(array: &'a Array, size: usize, op: &'static str) -> Result<Self> {
         (0..array.data.len()).try_for_each(|i| array.index_at(i, size, op).map(drop))?;
-        Ok(Positions {
-            shape: &array.shape,
-            array,
-        })
+        Ok(Positions { shape: &array.shape, array })
     }
 
     fn at(&self, index: &[usize]) -> usize {

@@ -40,10 +40,7 @@ pub(super) fn maximum_gradient(axis: usize, x: &Array, y: &Array, dy: &Array) ->
         if x.at(index) != maximum {
             return 0.0;
         }
-        let ties = along(x, axis, &outer)
-            .into_iter()
-            .filter(|&value| value == maximum)
-            .count();
+        let ties = along(x, axis, &outer).into_iter().filter(|&value| value == maximum).count();
         dy.at(&outer) / ties as f64
     })
 }

@@ -44,20 +44,11 @@ fn check_given<'a>(
     for &(name, value) in &wanted {
         let spec = program.spec(value);
         let array = given.get(name).ok_or_else(|| {
-            Error::named(
-                kind,
-                name,
-                format!("it is missing; the program needs {spec}"),
-            )
+            Error::named(kind, name, format!("it is missing; the program needs {spec}"))
         })?;
-        array
-            .check_against(spec)
-            .map_err(|reason| Error::named(kind, name, reason))?;
+        array.check_against(spec).map_err(|reason| Error::named(kind, name, reason))?;
     }
-    match given
-        .keys()
-        .find(|&given| wanted.iter().all(|(name, _)| name != given))
-    {
+    match given.keys().find(|&given| wanted.iter().all(|(name, _)| name != given)) {
         None => Ok(()),
         Some(unknown) => {
             let names: Vec<_> = wanted.iter().map(|(name, _)| *name).collect();

@@ -7,9 +7,7 @@ use super::Array;
 pub(super) fn rope(base: f32, rotated: usize, inverse: bool, x: &Array) -> Array {
     let half = rotated / 2;
     Array::from_fn(&x.shape, |index| {
-        let [b, t, h, d] = *index else {
-            unreachable!("the shape rule wants four axes")
-        };
+        let [b, t, h, d] = *index else { unreachable!("the shape rule wants four axes") };
         if d >= rotated {
             return x.at(index);
         }
@@ -17,23 +15,15 @@ pub(super) fn rope(base: f32, rotated: usize, inverse: bool, x: &Array) -> Array
         let angle = t as f64 * f64::from(base).powf(-2.0 * i as f64 / rotated as f64);
         let (sin, cos) = if inverse { -angle } else { angle }.sin_cos();
         let (first, second) = (x.at(&[b, t, h, i]), x.at(&[b, t, h, i + half]));
-        if d < half {
-            first * cos - second * sin
-        } else {
-            first * sin + second * cos
-        }
+        if d < half { first * cos - second * sin } else { first * sin + second * cos }
     })
 }
 
 /// y[b, t, c] = Σ_j weight[j, c]·x[b, t − j, c].
 pub(super) fn causal_convolution(x: &Array, weight: &Array) -> Array {
     Array::from_fn(&x.shape, |index| {
-        let [b, t, c] = *index else {
-            unreachable!("the shape rule wants three axes")
-        };
-        (0..weight.shape[0].min(t + 1))
-            .map(|j| weight.at(&[j, c]) * x.at(&[b, t - j, c]))
-            .sum()
+        let [b, t, c] = *index else { unreachable!("the shape rule wants three axes") };
+        (0..weight.shape[0].min(t + 1)).map(|j| weight.at(&[j, c]) * x.at(&[b, t - j, c])).sum()
     })
 }
 
@@ -42,22 +32,13 @@ pub(super) fn causal_convolution(x: &Array, weight: &Array) -> Array {
 pub(super) fn causal_convolution_gradient(x: &Array, weight: &Array, dy: &Array) -> Vec<Array> {
     let (batch, time, taps) = (x.shape[0], x.shape[1], weight.shape[0]);
     let dx = Array::from_fn(&x.shape, |index| {
-        let [b, s, c] = *index else {
-            unreachable!("the shape rule wants three axes")
-        };
-        (0..taps.min(time - s))
-            .map(|j| weight.at(&[j, c]) * dy.at(&[b, s + j, c]))
-            .sum()
+        let [b, s, c] = *index else { unreachable!("the shape rule wants three axes") };
+        (0..taps.min(time - s)).map(|j| weight.at(&[j, c]) * dy.at(&[b, s + j, c])).sum()
     });
     let dweight = Array::from_fn(&weight.shape, |index| {
-        let [j, c] = *index else {
-            unreachable!("the shape rule wants two axes")
-        };
-        let sum_over_time = |b| -> f64 {
-            (j..time)
-                .map(|t| dy.at(&[b, t, c]) * x.at(&[b, t - j, c]))
-                .sum()
-        };
+        let [j, c] = *index else { unreachable!("the shape rule wants two axes") };
+        let sum_over_time =
+            |b| -> f64 { (j..time).map(|t| dy.at(&[b, t, c]) * x.at(&[b, t - j, c])).sum() };
         (0..batch).map(sum_over_time).sum()
     });
     vec![dx, dweight]
@@ -67,11 +48,7 @@ pub(super) fn causal_convolution_gradient(x: &Array, weight: &Array, dy: &Array)
 pub(super) fn linear_scan(a: &Array, b: &Array) -> Array {
     let mut h = Array::zeros(&a.shape);
     for (window, t, c) in steps(&a.shape) {
-        let before = if t == 0 {
-            0.0
-        } else {
-            h.at(&[window, t - 1, c])
-        };
+        let before = if t == 0 { 0.0 } else { h.at(&[window, t - 1, c]) };
         *h.at_mut(&[window, t, c]) = a.at(&[window, t, c]) * before + b.at(&[window, t, c]);
     }
     h
@@ -87,11 +64,7 @@ pub(super) fn linear_scan_gradient(a: &Array, h: &Array, dh: &Array) -> Vec<Arra
             total += a.at(&[window, t + 1, c]) * db.at(&[window, t + 1, c]);
         }
         *db.at_mut(&[window, t, c]) = total;
-        let before = if t == 0 {
-            0.0
-        } else {
-            h.at(&[window, t - 1, c])
-        };
+        let before = if t == 0 { 0.0 } else { h.at(&[window, t - 1, c]) };
         *da.at_mut(&[window, t, c]) = total * before;
     }
     vec![da, db]

@@ -36,23 +36,14 @@ impl Row {
         for (index, operand) in self.operands.iter().enumerate() {
             let name = format!("x{index}");
             let shape = operand.array.shape.clone();
-            let op = Op::Input {
-                name: name.clone(),
-                shape,
-                dtype: operand.dtype,
-            };
+            let op = Op::Input { name: name.clone(), shape, dtype: operand.dtype };
             operands.push(program.apply(op, &[]).unwrap());
             inputs.insert(name, operand.array.clone());
         }
         let outputs = program
             .push(self.op.clone(), &operands)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        let mut case = Case {
-            program,
-            outputs: Vec::new(),
-            inputs,
-            parameters: BTreeMap::new(),
-        };
+        let mut case = Case { program, outputs: Vec::new(), inputs, parameters: BTreeMap::new() };
         for (index, &value) in outputs.iter().enumerate() {
             case.set_output(&format!("y{index}"), value);
         }
@@ -69,15 +60,9 @@ impl Row {
             let value = case.program.output(&format!("y{output}")).unwrap();
             let shape = case.program.spec(value).shape.clone();
             let name = format!("weights{output}");
-            case.parameters
-                .insert(name.clone(), random.floats(&shape).array);
-            let weights = Op::Parameter {
-                name,
-                shape,
-                dtype: DType::F32,
-                trainable: false,
-                sparse: false,
-            };
+            case.parameters.insert(name.clone(), random.floats(&shape).array);
+            let weights =
+                Op::Parameter { name, shape, dtype: DType::F32, trainable: false, sparse: false };
             let weights = case.program.apply(weights, &[]).unwrap();
             let term = weighted_sum(&mut case.program, value, weights);
             total = Some(match total {
@@ -93,10 +78,7 @@ impl Row {
 fn weighted_sum(program: &mut Program, value: ValueId, weights: ValueId) -> ValueId {
     let mut sum = binary(program, BinaryFunction::Multiply, value, weights);
     while !program.spec(sum).shape.is_empty() {
-        let op = Op::Reduce {
-            kind: Reduction::Sum,
-            axis: 0,
-        };
+        let op = Op::Reduce { kind: Reduction::Sum, axis: 0 };
         sum = program.apply(op, &[sum]).unwrap();
     }
     sum

@@ -15,10 +15,7 @@ pub struct Operand {
 
 impl Operand {
     pub fn f32(array: Array) -> Operand {
-        Operand {
-            array,
-            dtype: DType::F32,
-        }
+        Operand { array, dtype: DType::F32 }
     }
 }
 
@@ -42,11 +39,7 @@ impl Random {
     fn multiples(&mut self, shape: &[usize], least: u64, most: u64, signed: bool) -> Operand {
         Operand::f32(Array::from_fn(shape, |_| {
             let size = (least + self.below(most - least + 1)) as f64 / 64.0;
-            if signed && self.below(2) == 0 {
-                -size
-            } else {
-                size
-            }
+            if signed && self.below(2) == 0 { -size } else { size }
         }))
     }
 
@@ -91,19 +84,13 @@ impl Random {
 
     /// Indices below `size`.
     pub fn indices(&mut self, shape: &[usize], size: u64, dtype: DType) -> Operand {
-        Operand {
-            array: Array::from_fn(shape, |_| self.below(size) as f64),
-            dtype,
-        }
+        Operand { array: Array::from_fn(shape, |_| self.below(size) as f64), dtype }
     }
 
     /// Words, spaces, lines and bytes of UTF-8 letters.
     pub fn text(&mut self, shape: &[usize]) -> Operand {
         const BYTES: &[u8] = b"aAbB09 .\n\xc3\xa9\xff\x00";
         let byte = |_: &[usize]| f64::from(BYTES[self.below(BYTES.len() as u64) as usize]);
-        Operand {
-            array: Array::from_fn(shape, byte),
-            dtype: DType::U8,
-        }
+        Operand { array: Array::from_fn(shape, byte), dtype: DType::U8 }
     }
 }

@@ -10,38 +10,20 @@ const SHAPES: &[&[usize]] = &[&[], &[0], &[1], &[7], &[33], &[2, 3, 5], &[0, 4],
 
 pub(super) fn add_to(table: &mut Table) {
     for &shape in SHAPES {
-        table.add(
-            Op::Constant {
-                shape: shape.to_vec(),
-                value: -1.5,
-            },
-            vec![],
-        );
+        table.add(Op::Constant { shape: shape.to_vec(), value: -1.5 }, vec![]);
     }
     unary(table);
     binary(table);
     for &shape in SHAPES {
         let x = table.random.floats(shape);
-        table.add(
-            Op::Affine {
-                scale: -0.75,
-                offset: 0.5,
-            },
-            vec![x],
-        );
+        table.add(Op::Affine { scale: -0.75, offset: 0.5 }, vec![x]);
         for dtype in [DType::I32, DType::U8] {
             let x = table.random.indices(shape, 200, dtype);
             table.add_fixed(Op::ToFloat, vec![x]);
         }
         for (probability, stream) in [(0.0, 0), (0.25, 1), (0.9, u64::MAX)] {
             let x = table.random.floats(shape);
-            table.add(
-                Op::Dropout {
-                    probability,
-                    stream,
-                },
-                vec![x],
-            );
+            table.add(Op::Dropout { probability, stream }, vec![x]);
         }
     }
     reductions(table);
@@ -49,11 +31,7 @@ pub(super) fn add_to(table: &mut Table) {
 
 fn unary(table: &mut Table) {
     for &function in UnaryFunction::ALL {
-        let shapes = if function == UnaryFunction::Silu {
-            SHAPES
-        } else {
-            &SHAPES[4..6]
-        };
+        let shapes = if function == UnaryFunction::Silu { SHAPES } else { &SHAPES[4..6] };
         for &shape in shapes {
             let positive_only = matches!(
                 function,
@@ -89,10 +67,7 @@ fn binary(table: &mut Table) {
             let (x, y) = match function {
                 BinaryFunction::Divide => (table.random.floats(x), table.random.away_from_zero(y)),
                 // Never equal: at a tie the maximum has no derivative.
-                _ => (
-                    table.random.of_parity(x, false),
-                    table.random.of_parity(y, true),
-                ),
+                _ => (table.random.of_parity(x, false), table.random.of_parity(y, true)),
             };
             table.add(Op::Binary { function }, vec![x, y]);
         }
@@ -117,13 +92,7 @@ fn reductions(table: &mut Table) {
         }
     }
     let x = table.random.floats(&[3, 0, 2]);
-    table.add(
-        Op::Reduce {
-            kind: Reduction::Sum,
-            axis: 1,
-        },
-        vec![x],
-    );
+    table.add(Op::Reduce { kind: Reduction::Sum, axis: 1 }, vec![x]);
     for &(shape, axis) in CASES {
         maximum_gradient(table, shape, axis, false);
         maximum_gradient(table, shape, axis, true);
@@ -136,13 +105,7 @@ fn maximum_gradient(table: &mut Table, shape: &[usize], axis: usize, ties: bool)
     if ties {
         x.array = x.array.map(f64::trunc);
     }
-    let y = forward(
-        Op::Reduce {
-            kind: Reduction::Maximum,
-            axis,
-        },
-        std::slice::from_ref(&x),
-    );
+    let y = forward(Op::Reduce { kind: Reduction::Maximum, axis }, std::slice::from_ref(&x));
     let dy = table.random.floats(&y[0].array.shape);
     table.add_fixed(Op::MaximumGradient { axis }, vec![x, y[0].clone(), dy]);
 }

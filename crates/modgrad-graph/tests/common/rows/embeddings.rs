@@ -23,9 +23,7 @@ fn embeddings(table: &mut Table) {
     for &(rows, width, indices_shape) in CASES {
         for dtype in [DType::I32, DType::U8] {
             let weights = table.random.floats(&[rows, width]);
-            let indices = table
-                .random
-                .indices(indices_shape, rows.max(1) as u64, dtype);
+            let indices = table.random.indices(indices_shape, rows.max(1) as u64, dtype);
             table.add(Op::Embedding, vec![weights.clone(), indices.clone()]);
 
             let dy = table.random.floats(&[indices_shape, &[width]].concat());
@@ -39,10 +37,7 @@ fn embeddings(table: &mut Table) {
             }
         }
     }
-    let (weights, index) = (
-        table.random.floats(&[4, 3]),
-        table.random.indices(&[], 4, DType::I32),
-    );
+    let (weights, index) = (table.random.floats(&[4, 3]), table.random.indices(&[], 4, DType::I32));
     table.add(Op::Embedding, vec![weights, index]);
 }
 
@@ -63,20 +58,12 @@ fn contexts(table: &mut Table) {
         }
         for orders in [vec![], vec![1], vec![2, 3, 8, 9, 32]] {
             let tokens = table.random.text(&shape);
-            let hash = NgramHash {
-                orders,
-                rows: 1000,
-                seed: 5,
-            };
+            let hash = NgramHash { orders, rows: 1000, seed: 5 };
             table.add_fixed(Op::NgramHash { hash }, vec![tokens]);
         }
         for kinds in [vec![], kinds.clone()] {
             let tokens = table.random.text(&shape);
-            let hash = WordHash {
-                kinds,
-                rows: 77,
-                seed: 6,
-            };
+            let hash = WordHash { kinds, rows: 77, seed: 6 };
             table.add_fixed(Op::WordHash { hash }, vec![tokens]);
         }
     }

@@ -5,23 +5,13 @@ use modgrad_graph::Op;
 use super::Table;
 
 pub(super) fn add_to(table: &mut Table) {
-    const SIZES: &[(usize, usize, usize)] = &[
-        (1, 1, 1),
-        (3, 4, 5),
-        (2, 17, 33),
-        (16, 16, 16),
-        (0, 3, 2),
-        (3, 0, 2),
-        (3, 2, 0),
-    ];
+    const SIZES: &[(usize, usize, usize)] =
+        &[(1, 1, 1), (3, 4, 5), (2, 17, 33), (16, 16, 16), (0, 3, 2), (3, 0, 2), (3, 2, 0)];
     for &(m, k, n) in SIZES {
         for (transpose_a, transpose_b) in
             [(false, false), (false, true), (true, false), (true, true)]
         {
-            let op = Op::MatMul {
-                transpose_a,
-                transpose_b,
-            };
+            let op = Op::MatMul { transpose_a, transpose_b };
             for leading in [&[][..], &[2], &[2, 3], &[0]] {
                 let a = table.random.floats(&matrix(leading, m, k, transpose_a));
                 let b = table.random.floats(&matrix(leading, k, n, transpose_b));
@@ -54,10 +44,6 @@ pub(super) fn add_to(table: &mut Table) {
 
 /// The stored shape of `rows` by `columns`.
 fn matrix(leading: &[usize], rows: usize, columns: usize, transposed: bool) -> Vec<usize> {
-    let sizes = if transposed {
-        [columns, rows]
-    } else {
-        [rows, columns]
-    };
+    let sizes = if transposed { [columns, rows] } else { [rows, columns] };
     [leading, &sizes].concat()
 }

@@ -43,26 +43,15 @@ impl Table {
     }
 
     fn add_with(&mut self, op: Op, operands: Vec<Operand>, differentiable: &[usize]) {
-        let shapes: Vec<_> = operands
-            .iter()
-            .map(|operand| &operand.array.shape)
-            .collect();
+        let shapes: Vec<_> = operands.iter().map(|operand| &operand.array.shape).collect();
         let name = format!("row {}: {op:?} on {shapes:?}", self.rows.len());
-        self.rows.push(Row {
-            name,
-            op,
-            operands,
-            differentiable: differentiable.to_vec(),
-        });
+        self.rows.push(Row { name, op, operands, differentiable: differentiable.to_vec() });
     }
 }
 
 /// Every row.
 pub fn table() -> Vec<Row> {
-    let mut table = Table {
-        rows: Vec::new(),
-        random: Random(1),
-    };
+    let mut table = Table { rows: Vec::new(), random: Random(1) };
     elementwise::add_to(&mut table);
     movement::add_to(&mut table);
     linear::add_to(&mut table);
@@ -78,8 +67,5 @@ fn forward(op: Op, operands: &[Operand]) -> Vec<Operand> {
     let arrays: Vec<&Array> = operands.iter().map(|operand| &operand.array).collect();
     let outputs = evaluate(&op, &arrays, KEY).unwrap();
     let rounded = |output: Array| output.map(|x| f64::from(x as f32));
-    outputs
-        .into_iter()
-        .map(|output| Operand::f32(rounded(output)))
-        .collect()
+    outputs.into_iter().map(|output| Operand::f32(rounded(output))).collect()
 }

@@ -8,14 +8,7 @@ pub(super) fn add_to(table: &mut Table) {
     reshapes(table);
     slices(table);
     gathers(table);
-    for shape in [
-        &[2, 5, 3][..],
-        &[1, 1],
-        &[3, 4],
-        &[0, 3, 2],
-        &[2, 0],
-        &[1, 33, 2, 3],
-    ] {
+    for shape in [&[2, 5, 3][..], &[1, 1], &[3, 4], &[0, 3, 2], &[2, 0], &[1, 33, 2, 3]] {
         for amount in [0, 1, -1, 2, -4, 40, isize::MIN + 1, isize::MAX] {
             let x = table.random.floats(shape);
             table.add(Op::Shift { amount }, vec![x]);
@@ -24,13 +17,8 @@ pub(super) fn add_to(table: &mut Table) {
 }
 
 fn reshapes(table: &mut Table) {
-    const RESHAPES: &[(&[usize], &[usize])] = &[
-        (&[], &[1, 1]),
-        (&[1], &[]),
-        (&[6], &[2, 3]),
-        (&[2, 3, 5], &[5, 6]),
-        (&[0, 3], &[7, 0]),
-    ];
+    const RESHAPES: &[(&[usize], &[usize])] =
+        &[(&[], &[1, 1]), (&[1], &[]), (&[6], &[2, 3]), (&[2, 3, 5], &[5, 6]), (&[0, 3], &[7, 0])];
     for &(from, to) in RESHAPES {
         let x = table.random.floats(from);
         table.add(Op::Reshape { shape: to.to_vec() }, vec![x]);
@@ -48,12 +36,7 @@ fn reshapes(table: &mut Table) {
     ];
     for &(shape, permutation) in TRANSPOSES {
         let x = table.random.floats(shape);
-        table.add(
-            Op::Transpose {
-                permutation: permutation.to_vec(),
-            },
-            vec![x],
-        );
+        table.add(Op::Transpose { permutation: permutation.to_vec() }, vec![x]);
     }
 
     const BROADCASTS: &[(&[usize], &[usize])] = &[
@@ -86,39 +69,15 @@ fn slices(table: &mut Table) {
     ];
     for &(shape, axis, start, end, step) in SLICES {
         let x = table.random.floats(shape);
-        table.add(
-            Op::Slice {
-                axis,
-                start,
-                end,
-                step,
-            },
-            vec![x],
-        );
+        table.add(Op::Slice { axis, start, end, step }, vec![x]);
         let mut taken = shape.to_vec();
         taken[axis] = (end - start).div_ceil(step);
         let dy = table.random.floats(&taken);
         let size = shape[axis];
-        table.add_fixed(
-            Op::SliceGradient {
-                axis,
-                start,
-                step,
-                size,
-            },
-            vec![dy],
-        );
+        table.add_fixed(Op::SliceGradient { axis, start, step, size }, vec![dy]);
     }
     let tokens = table.random.text(&[2, 9]);
-    table.add_fixed(
-        Op::Slice {
-            axis: 1,
-            start: 1,
-            end: 9,
-            step: 1,
-        },
-        vec![tokens],
-    );
+    table.add_fixed(Op::Slice { axis: 1, start: 1, end: 9, step: 1 }, vec![tokens]);
 
     const CONCATS: &[(&[&[usize]], usize)] = &[
         (&[&[3]], 0),
@@ -128,10 +87,7 @@ fn slices(table: &mut Table) {
         (&[&[0, 3], &[0, 1]], 1),
     ];
     for &(shapes, axis) in CONCATS {
-        let operands = shapes
-            .iter()
-            .map(|shape| table.random.floats(shape))
-            .collect();
+        let operands = shapes.iter().map(|shape| table.random.floats(shape)).collect();
         table.add(Op::Concat { axis }, operands);
     }
     let halves = [[2, 3, 1], [2, 3, 2]].map(|shape| table.random.indices(&shape, 50, DType::I32));
@@ -158,13 +114,7 @@ fn gathers(table: &mut Table) {
             let taken = [&shape[..axis], indices_shape, &shape[axis + 1..]].concat();
             let dy = table.random.floats(&taken);
             table.add(Op::Gather { axis }, vec![x, indices.clone()]);
-            table.add_fixed(
-                Op::GatherGradient {
-                    axis,
-                    size: shape[axis],
-                },
-                vec![indices, dy],
-            );
+            table.add_fixed(Op::GatherGradient { axis, size: shape[axis] }, vec![indices, dy]);
         }
     }
 }

@@ -42,13 +42,7 @@ fn norms(table: &mut Table, shape: &[usize]) {
         table.add(op, operands);
         table.add_fixed(
             Op::LayerNormGradient,
-            vec![
-                x.clone(),
-                weight.clone(),
-                mean,
-                inverse_deviation,
-                dy.clone(),
-            ],
+            vec![x.clone(), weight.clone(), mean, inverse_deviation, dy.clone()],
         );
     }
 }
@@ -72,10 +66,7 @@ fn cross_entropy(table: &mut Table, shape: &[usize]) {
         table.add_with(Op::CrossEntropy, operands.clone(), &[0]);
         table.add_with(Op::CrossEntropy, operands.clone(), &[0, 1]);
         table.add_with(Op::CrossEntropy, operands.clone(), &[1]);
-        table.add_fixed(
-            Op::CrossEntropyGradient,
-            [operands, vec![logsumexp, dloss]].concat(),
-        );
+        table.add_fixed(Op::CrossEntropyGradient, [operands, vec![logsumexp, dloss]].concat());
     }
 }
 

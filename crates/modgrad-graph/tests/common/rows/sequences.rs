@@ -19,33 +19,15 @@ pub(super) fn add_to(table: &mut Table) {
         for window in [None, Some(1), Some(3), Some(1000), Some(usize::MAX)] {
             attention(table, shape, window);
         }
-        for rotated in [0, 2, 4, 16]
-            .into_iter()
-            .filter(|&rotated| rotated <= shape[3])
-        {
+        for rotated in [0, 2, 4, 16].into_iter().filter(|&rotated| rotated <= shape[3]) {
             for inverse in [false, true] {
                 let x = table.random.floats(shape);
-                table.add(
-                    Op::Rope {
-                        base: 10_000.0,
-                        rotated,
-                        inverse,
-                    },
-                    vec![x],
-                );
+                table.add(Op::Rope { base: 10_000.0, rotated, inverse }, vec![x]);
             }
         }
     }
     // [B, T, C]
-    for shape in [
-        [1, 1, 1],
-        [2, 7, 3],
-        [1, 5, 33],
-        [3, 70, 2],
-        [0, 2, 2],
-        [2, 0, 2],
-        [2, 2, 0],
-    ] {
+    for shape in [[1, 1, 1], [2, 7, 3], [1, 5, 33], [3, 70, 2], [0, 2, 2], [2, 0, 2], [2, 2, 0]] {
         for taps in [1, 4, 9] {
             convolution(table, &shape, taps);
         }

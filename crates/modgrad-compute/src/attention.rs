@@ -77,11 +77,7 @@ impl AttentionShape {
     /// Panics unless each named length is that of a `[B, T, H, D]` tensor.
     pub(crate) fn check(&self, name: &str, lengths: &[(&str, usize)]) {
         for &(argument, length) in lengths {
-            assert_eq!(
-                length,
-                self.elements(),
-                "`{name}`: length of {argument} for {self:?}"
-            );
+            assert_eq!(length, self.elements(), "`{name}`: length of {argument} for {self:?}");
         }
     }
 
@@ -119,30 +115,15 @@ pub fn causal_attention(
     out: &mut [f32],
     logsumexp: &mut [f32],
 ) {
-    let lengths = [
-        ("q", q.len()),
-        ("k", k.len()),
-        ("v", v.len()),
-        ("out", out.len()),
-    ];
+    let lengths = [("q", q.len()), ("k", k.len()), ("v", v.len()), ("out", out.len())];
     shape.check("causal_attention", &lengths);
-    assert_eq!(
-        logsumexp.len(),
-        shape.rows(),
-        "`causal_attention`: length of logsumexp"
-    );
-    assert_ne!(
-        window,
-        Some(0),
-        "`causal_attention`: a window of 0 leaves no key"
-    );
+    assert_eq!(logsumexp.len(), shape.rows(), "`causal_attention`: length of logsumexp");
+    assert_ne!(window, Some(0), "`causal_attention`: a window of 0 leaves no key");
     let window = window.unwrap_or(usize::MAX);
     let (out, logsumexp) = (SharedMut::new(out), SharedMut::new(logsumexp));
     let blocks = shape.time.div_ceil(QUERY_BLOCK);
     pool.for_ranges(shape.batch * shape.heads * blocks, 1, |range| {
-        on_active_tiling!(forward::run(
-            range, shape, window, q, k, v, &out, &logsumexp
-        ));
+        on_active_tiling!(forward::run(range, shape, window, q, k, v, &out, &logsumexp));
     });
 }
 
@@ -165,34 +146,13 @@ pub fn causal_attention_gradient(
     dv: &mut [f32],
 ) {
     let name = "causal_attention_gradient";
-    shape.check(
-        name,
-        &[
-            ("q", q.len()),
-            ("k", k.len()),
-            ("v", v.len()),
-            ("out", out.len()),
-        ],
-    );
+    shape.check(name, &[("q", q.len()), ("k", k.len()), ("v", v.len()), ("out", out.len())]);
     shape.check(name, &[("dout", dout.len()), ("dq", dq.len())]);
     shape.check(name, &[("dk", dk.len()), ("dv", dv.len())]);
-    assert_eq!(
-        logsumexp.len(),
-        shape.rows(),
-        "`{name}`: length of logsumexp"
-    );
+    assert_eq!(logsumexp.len(), shape.rows(), "`{name}`: length of logsumexp");
     assert_ne!(window, Some(0), "`{name}`: a window of 0 leaves no key");
     let window = window.unwrap_or(usize::MAX);
-    let inputs = gradient::Inputs {
-        shape,
-        window,
-        q,
-        k,
-        v,
-        out,
-        logsumexp,
-        dout,
-    };
+    let inputs = gradient::Inputs { shape, window, q, k, v, out, logsumexp, dout };
     let outputs = gradient::Outputs {
         dq: SharedMut::new(dq),
         dk: SharedMut::new(dk),

@@ -48,14 +48,7 @@ pub fn causal_convolution_gradient(
 ) {
     let size = batch * time * channels;
     let name = "causal_convolution_gradient";
-    check(
-        name,
-        &[
-            ("x", x.len(), size),
-            ("dout", dout.len(), size),
-            ("dx", dx.len(), size),
-        ],
-    );
+    check(name, &[("x", x.len(), size), ("dout", dout.len(), size), ("dx", dx.len(), size)]);
     check(name, &[("weight", weight.len(), width * channels)]);
     check(name, &[("dweight", dweight.len(), width * channels)]);
     pool.for_rows(dx, channels, 16, |first, stretch| {
@@ -219,9 +212,7 @@ mod tests {
     ];
 
     fn values(length: usize, seed: usize) -> Vec<f32> {
-        (0..length)
-            .map(|i| ((i * 7919 + seed * 31 + 13) % 1009) as f32 / 500.0 - 1.0)
-            .collect()
+        (0..length).map(|i| ((i * 7919 + seed * 31 + 13) % 1009) as f32 / 500.0 - 1.0).collect()
     }
 
     fn wide(x: &[f32]) -> Vec<f64> {
@@ -255,10 +246,8 @@ mod tests {
             for t in 0..time {
                 for lag in 0..width.min(t + 1) {
                     for c in 0..channels {
-                        let (to, from) = (
-                            (b * time + t) * channels + c,
-                            (b * time + t - lag) * channels + c,
-                        );
+                        let (to, from) =
+                            ((b * time + t) * channels + c, (b * time + t - lag) * channels + c);
                         dx[from] += weight[lag * channels + c] * dout[to];
                         dweight[lag * channels + c] += x[from] * dout[to];
                     }
@@ -272,10 +261,7 @@ mod tests {
         assert_eq!(found.len(), expected.len());
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let error = (f64::from(*found) - expected).abs();
-            assert!(
-                error <= tolerance * (1.0 + expected.abs()),
-                "[{i}] {found} {expected}"
-            );
+            assert!(error <= tolerance * (1.0 + expected.abs()), "[{i}] {found} {expected}");
         }
     }
 
@@ -310,11 +296,7 @@ mod tests {
     fn check(sizes: Sizes) {
         let (batch, time, channels, width) = sizes;
         let size = batch * time * channels;
-        let (x, weight, dout) = (
-            values(size, 1),
-            values(width * channels, 2),
-            values(size, 3),
-        );
+        let (x, weight, dout) = (values(size, 1), values(width * channels, 2), values(size, 3));
         let found = compute(1, sizes, &x, &weight, &dout);
         assert_close(&found[0], &naive(sizes, &wide(&x), &wide(&weight)), 1e-5);
         let [dx, dweight] = naive_gradient(sizes, &wide(&x), &wide(&weight), &wide(&dout));
@@ -346,11 +328,7 @@ mod tests {
         let (x, weight, dout) = (values(30, 1), values(12, 2), values(30, 3));
         let found = compute(1, sizes, &x, &weight, &dout);
         let loss = |x: &[f64], weight: &[f64]| -> f64 {
-            naive(sizes, x, weight)
-                .iter()
-                .zip(wide(&dout))
-                .map(|(out, dout)| out * dout)
-                .sum()
+            naive(sizes, x, weight).iter().zip(wide(&dout)).map(|(out, dout)| out * dout).sum()
         };
         let point = [wide(&x), wide(&weight)];
         for which in 0..2 {
@@ -378,15 +356,7 @@ mod tests {
             let [after, ..] = compute(2, sizes, &spoiled, &weight, &x);
             assert_eq!(before[..seen], after[..seen]);
             let mut shifted = vec![0.0; x.len()];
-            shift(
-                &Pool::new(1),
-                batch,
-                time,
-                channels,
-                1,
-                &spoiled,
-                &mut shifted,
-            );
+            shift(&Pool::new(1), batch, time, channels, 1, &spoiled, &mut shifted);
             assert!(shifted[..seen].iter().all(|x| x.is_finite()));
         }
     }
@@ -398,15 +368,7 @@ mod tests {
             for amount in [0, 1, 2, 6, 7, 100, isize::MAX, -1, -3, -7, isize::MIN] {
                 for threads in [1, 2, 3] {
                     let mut out = vec![-1; x.len()];
-                    shift(
-                        &Pool::new(threads),
-                        batch,
-                        time,
-                        channels,
-                        amount,
-                        &x,
-                        &mut out,
-                    );
+                    shift(&Pool::new(threads), batch, time, channels, amount, &x, &mut out);
                     for (i, &out) in out.iter().enumerate() {
                         let (window, t) = (i / channels / time, i / channels % time);
                         let source = t as i128 - amount as i128;
@@ -425,15 +387,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "length of weight")]
     fn a_wrong_length_is_named() {
-        causal_convolution(
-            &Pool::new(1),
-            1,
-            1,
-            2,
-            2,
-            &[0.0; 2],
-            &[0.0; 3],
-            &mut [0.0; 2],
-        );
+        causal_convolution(&Pool::new(1), 1, 1, 2, 2, &[0.0; 2], &[0.0; 3], &mut [0.0; 2]);
     }
 }

@@ -186,14 +186,8 @@ impl UnaryFunction {
 
 impl BinaryFunction {
     /// Every function.
-    pub const ALL: &[Self] = &[
-        Self::Add,
-        Self::Subtract,
-        Self::Multiply,
-        Self::Divide,
-        Self::Maximum,
-        Self::Minimum,
-    ];
+    pub const ALL: &[Self] =
+        &[Self::Add, Self::Subtract, Self::Multiply, Self::Divide, Self::Maximum, Self::Minimum];
 
     /// The value in f32, as the kernels compute it.
     #[inline(always)]
@@ -224,13 +218,7 @@ impl BinaryFunction {
 
 impl GateActivation {
     /// Every activation.
-    pub const ALL: &[Self] = &[
-        Self::Sigmoid,
-        Self::Silu,
-        Self::Gelu,
-        Self::Relu,
-        Self::Identity,
-    ];
+    pub const ALL: &[Self] = &[Self::Sigmoid, Self::Silu, Self::Gelu, Self::Relu, Self::Identity];
 
     /// The value in f32, as the kernels compute it.
     #[inline(always)]
@@ -266,8 +254,7 @@ impl GateActivation {
 
     /// The derivative of the definition, in f64; 0 at 0 for `Relu`.
     pub fn derivative_f64(self, x: f64) -> f64 {
-        self.unary()
-            .map_or(1.0, |function| function.derivative_f64(x))
+        self.unary().map_or(1.0, |function| function.derivative_f64(x))
     }
 
     /// The same function among the unary ones, where it is one of them.
@@ -352,10 +339,7 @@ mod tests {
             let h = 1e-5;
             let slope = (function.value_f64(x + h) - function.value_f64(x - h)) / (2.0 * h);
             let exact = function.derivative_f64(x);
-            assert!(
-                (slope - exact).abs() < 1e-8 * (1.0 + exact.abs()),
-                "{function:?} at {x}"
-            );
+            assert!((slope - exact).abs() < 1e-8 * (1.0 + exact.abs()), "{function:?} at {x}");
         }
         for function in UnaryFunction::ALL {
             if matches!(function, UnaryFunction::Log | UnaryFunction::Sqrt) {
@@ -365,10 +349,7 @@ mod tests {
                 let h = 1e-5;
                 let slope = (function.value_f64(x + h) - function.value_f64(x - h)) / (2.0 * h);
                 let exact = function.derivative_f64(x);
-                assert!(
-                    (slope - exact).abs() < 1e-8 * (1.0 + exact.abs()),
-                    "{function:?} at {x}"
-                );
+                assert!((slope - exact).abs() < 1e-8 * (1.0 + exact.abs()), "{function:?} at {x}");
             }
         }
         assert_eq!(UnaryFunction::Relu.derivative_f64(0.0), 0.0);
@@ -402,16 +383,10 @@ mod tests {
         for &activation in GateActivation::ALL {
             for x in [-3.0f32, -0.5, 0.0, 0.7, 2.0] {
                 let (value, slope) = activation.value_with_derivative(x);
-                assert!(
-                    (value - activation.value(x)).abs() < 1e-6,
-                    "{activation:?} at {x}"
-                );
+                assert!((value - activation.value(x)).abs() < 1e-6, "{activation:?} at {x}");
                 let value = value as f64 - activation.value_f64(x as f64);
                 let slope = slope as f64 - activation.derivative_f64(x as f64);
-                assert!(
-                    value.abs() < 1e-6 && slope.abs() < 1e-6,
-                    "{activation:?} at {x}"
-                );
+                assert!(value.abs() < 1e-6 && slope.abs() < 1e-6, "{activation:?} at {x}");
             }
         }
     }

@@ -23,8 +23,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, in rising order.
-    pub const ALL: [Isa; 5] =
-        [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// The name that `MODGRAD_ISA` takes.
     pub fn name(self) -> &'static str {

@@ -78,11 +78,7 @@ pub fn log(x: f32) -> f32 {
     let tail = p * f * square + exponent * -2.121_944_4e-4 - 0.5 * square;
     let result = f + tail + exponent * 0.693_359_4;
     let positive = if x < f32::INFINITY { result } else { x };
-    let limit = if x == 0.0 {
-        f32::NEG_INFINITY
-    } else {
-        f32::NAN
-    };
+    let limit = if x == 0.0 { f32::NEG_INFINITY } else { f32::NAN };
     if x > 0.0 { positive } else { limit }
 }
 
@@ -99,11 +95,7 @@ pub fn log_one_plus(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     // Where the quotient x * p / q reaches 1. A NaN stays.
     const LIMIT: f32 = 7.998_811_7;
-    let s = if x.abs() > LIMIT {
-        LIMIT * LIMIT
-    } else {
-        x * x
-    };
+    let s = if x.abs() > LIMIT { LIMIT * LIMIT } else { x * x };
     // Odd rational approximation of degree 13/6, as in Eigen.
     let p = -2.760_768_4e-16;
     let p = p * s + 2.000_188e-13;
@@ -167,10 +159,7 @@ pub fn gelu_with_derivative(x: f32) -> (f32, f32) {
     let square = x * x;
     let s = sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * square));
     let y = x * s;
-    (
-        y,
-        s + y * (1.0 - s) * (GELU_SLOPE + 3.0 * GELU_SLOPE * GELU_CUBIC * square),
-    )
+    (y, s + y * (1.0 - s) * (GELU_SLOPE + 3.0 * GELU_SLOPE * GELU_CUBIC * square))
 }
 
 /// The larger of the two; NaN where either is.
@@ -252,11 +241,7 @@ mod tests {
         for x in points(-200.0, -87.0) {
             assert!((exp_normal(x) - exp(x)).abs() < f32::MIN_POSITIVE, "{x}");
         }
-        for (x, limit) in [
-            (-87.8, 0.0),
-            (f32::NEG_INFINITY, 0.0),
-            (88.4, f32::INFINITY),
-        ] {
+        for (x, limit) in [(-87.8, 0.0), (f32::NEG_INFINITY, 0.0), (88.4, f32::INFINITY)] {
             assert_eq!(exp_normal(x), limit);
         }
         assert_eq!(exp_normal(f32::INFINITY), f32::INFINITY);
@@ -276,22 +261,14 @@ mod tests {
         assert!(log(-f32::MIN_POSITIVE / 2.0).is_nan());
         assert!(log(f32::NEG_INFINITY).is_nan());
         assert!(log(f32::NAN).is_nan());
-        within(
-            3e-7,
-            (0.0, 1.0),
-            f64::MIN_POSITIVE,
-            log_one_plus,
-            f64::ln_1p,
-        );
+        within(3e-7, (0.0, 1.0), f64::MIN_POSITIVE, log_one_plus, f64::ln_1p);
     }
 
     #[test]
     fn tanh_and_sigmoid_are_accurate_and_have_their_limits() {
         within(6e-7, (-12.0, 12.0), f64::MIN_POSITIVE, tanh, f64::tanh);
         within(6e-7, (-0.01, 0.01), f64::MIN_POSITIVE, tanh, f64::tanh);
-        within(3e-7, (-87.0, 87.0), 0.0, sigmoid, |x| {
-            1.0 / (1.0 + (-x).exp())
-        });
+        within(3e-7, (-87.0, 87.0), 0.0, sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
         for (x, sign) in [(f32::INFINITY, 1.0), (f32::NEG_INFINITY, -1.0), (30.0, 1.0)] {
             assert!((tanh(x) - sign).abs() <= 2e-7);
             assert!(tanh(x).abs() <= 1.0);
@@ -306,9 +283,7 @@ mod tests {
     #[test]
     fn activations_are_accurate() {
         within(4e-7, (-80.0, 80.0), 1e-38, silu, |x| x / (1.0 + (-x).exp()));
-        within(5e-7, (-60.0, 60.0), 1e-38, softplus, |x| {
-            x.max(0.0) + (-x.abs()).exp().ln_1p()
-        });
+        within(5e-7, (-60.0, 60.0), 1e-38, softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p());
         // The exponent of the tail magnifies the rounding of its argument.
         within(5e-6, (-5.0, 10.0), 1e-38, gelu, |x| {
             x / (1.0

@@ -76,14 +76,7 @@ pub fn rms_norm_gradient<X: Element, D: Element, G: Element>(
         let range = rows.start * d..rows.end * d;
         // SAFETY: the blocks have disjoint rows.
         let dx = unsafe { dx.slice(range.clone()) };
-        rms_norm_gradient_rows(
-            &x[range.clone()],
-            weight,
-            &rstd[rows],
-            &dy[range],
-            dx,
-            dweight,
-        );
+        rms_norm_gradient_rows(&x[range.clone()], weight, &rstd[rows], &dy[range], dx, dweight);
     });
 }
 

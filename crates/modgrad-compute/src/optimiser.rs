@@ -231,10 +231,7 @@ pub fn rowwise_adagrad(
     pool.for_ranges(shards.len(), rows_per_thread(d * per_shard), |range| {
         // SAFETY: a row is in one shard, and there once.
         let part = |row: usize| unsafe {
-            (
-                table.slice(row * d..(row + 1) * d),
-                state.slice(row..row + 1),
-            )
+            (table.slice(row * d..(row + 1) * d), state.slice(row..row + 1))
         };
         for shard in &shards[range] {
             let mut ahead = shard.iter(d).skip(LOOKUPS_AHEAD);
@@ -266,12 +263,7 @@ multiversion! {
 
 /// average = decay * average + (1 - decay) * parameter.
 pub fn exponential_average(pool: &Pool, decay: f32, parameter: &[f32], average: &mut [f32]) {
-    expect_length(
-        "exponential_average",
-        "average",
-        average.len(),
-        parameter.len(),
-    );
+    expect_length("exponential_average", "average", average.len(), parameter.len());
     pool.for_rows(average, 1, ELEMENTS_PER_THREAD, |start, average| {
         exponential_average_range(decay, &parameter[start..start + average.len()], average);
     });
@@ -305,14 +297,7 @@ pub fn muon_momentum(
         let range = start..start + update.len();
         // SAFETY: the ranges of one region are disjoint.
         let velocity = unsafe { velocity.slice(range.clone()) };
-        muon_momentum_range(
-            momentum,
-            nesterov,
-            &gradient[range],
-            gradient_scale,
-            velocity,
-            update,
-        );
+        muon_momentum_range(momentum, nesterov, &gradient[range], gradient_scale, velocity, update);
     });
 }
 
@@ -353,13 +338,7 @@ pub fn muon_apply(
         let range = start..start + parameter.len();
         // SAFETY: the ranges of one region are disjoint.
         let shadow = unsafe { shadow.part(range.clone()) };
-        muon_apply_range(
-            keep,
-            learning_rate * scale,
-            &update[range],
-            parameter,
-            shadow,
-        );
+        muon_apply_range(keep, learning_rate * scale, &update[range], parameter, shadow);
     });
 }
 

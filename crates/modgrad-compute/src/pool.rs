@@ -138,8 +138,7 @@ impl Pool {
         let out = SharedMut::new(out);
         self.for_ranges(rows, minimum_rows, |range| {
             // SAFETY: the ranges of one region are disjoint.
-            let stretch =
-                unsafe { out.slice(range.start * row_length..range.end * row_length) };
+            let stretch = unsafe { out.slice(range.start * row_length..range.end * row_length) };
             job(range.start, stretch);
         });
     }

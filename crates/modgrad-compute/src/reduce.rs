@@ -99,32 +99,23 @@ pub fn reduce<X: Element>(
         }
     } else if inner == 1 {
         pool.for_rows(out, 1, rows_per_thread(axis), |first, out| {
-            reduce_rows(
-                kind,
-                &x[first * axis..(first + out.len()) * axis],
-                axis,
-                out,
-            );
+            reduce_rows(kind, &x[first * axis..(first + out.len()) * axis], axis, out);
         });
     } else if inner > 0 {
         let stripes = inner.div_ceil(STRIPE);
         let out = SharedMut::new(out);
-        pool.for_ranges(
-            outer * stripes,
-            rows_per_thread(axis * inner.min(STRIPE)),
-            |range| {
-                for unit in range {
-                    let (position, start) = (unit / stripes, unit % stripes * STRIPE);
-                    let columns = start..inner.min(start + STRIPE);
-                    let x = &x[position * axis * inner..(position + 1) * axis * inner];
-                    // SAFETY: each stripe of each outer position is visited once.
-                    let out = unsafe {
-                        out.slice(position * inner + columns.start..position * inner + columns.end)
-                    };
-                    reduce_stripe(kind, x, inner, columns, out);
-                }
-            },
-        );
+        pool.for_ranges(outer * stripes, rows_per_thread(axis * inner.min(STRIPE)), |range| {
+            for unit in range {
+                let (position, start) = (unit / stripes, unit % stripes * STRIPE);
+                let columns = start..inner.min(start + STRIPE);
+                let x = &x[position * axis * inner..(position + 1) * axis * inner];
+                // SAFETY: each stripe of each outer position is visited once.
+                let out = unsafe {
+                    out.slice(position * inner + columns.start..position * inner + columns.end)
+                };
+                reduce_stripe(kind, x, inner, columns, out);
+            }
+        });
     }
 }
 
@@ -132,11 +123,7 @@ pub fn reduce<X: Element>(
 fn reduce_long_row<X: Element>(pool: &Pool, kind: Reduction, x: &[X]) -> f32 {
     let part = x.len().div_ceil(PARTS);
     let mut parts = [0.0f32; PARTS];
-    let kind_of_part = if kind == Reduction::Mean {
-        Reduction::Sum
-    } else {
-        kind
-    };
+    let kind_of_part = if kind == Reduction::Mean { Reduction::Sum } else { kind };
     pool.for_rows(&mut parts, 1, 1, |first, parts| {
         for (index, out) in parts.iter_mut().enumerate() {
             let start = ((first + index) * part).min(x.len());
@@ -383,17 +370,12 @@ fn with_scratch(length: usize, job: impl FnOnce(&mut [f32])) {
 pub fn sum_of_squares(pool: &Pool, x: &[f32]) -> f64 {
     let part = x.len().div_ceil(PARTS).max(ELEMENTS_PER_THREAD);
     let mut parts = [0.0f64; PARTS];
-    pool.for_rows(
-        &mut parts[..x.len().div_ceil(part)],
-        1,
-        1,
-        |first, parts| {
-            for (index, sum) in parts.iter_mut().enumerate() {
-                let start = (first + index) * part;
-                *sum = sum_of_squares_part(&x[start..x.len().min(start + part)]);
-            }
-        },
-    );
+    pool.for_rows(&mut parts[..x.len().div_ceil(part)], 1, 1, |first, parts| {
+        for (index, sum) in parts.iter_mut().enumerate() {
+            let start = (first + index) * part;
+            *sum = sum_of_squares_part(&x[start..x.len().min(start + part)]);
+        }
+    });
     parts.iter().sum()
 }
 

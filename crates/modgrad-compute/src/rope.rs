@@ -30,12 +30,7 @@ pub fn rope(
     x: &[f32],
     out: &mut [f32],
 ) {
-    let AttentionShape {
-        time,
-        heads,
-        head_width,
-        ..
-    } = shape;
+    let AttentionShape { time, heads, head_width, .. } = shape;
     shape.check("rope", &[("x", x.len()), ("out", out.len())]);
     assert!(
         rotated.is_multiple_of(2) && rotated <= head_width,
@@ -43,16 +38,7 @@ pub fn rope(
     );
     let table = angles(time, base, rotated, inverse);
     pool.for_rows(out, heads * head_width, 16, |first, stretch| {
-        rotate(
-            first,
-            time,
-            head_width,
-            rotated,
-            &table,
-            x,
-            stretch,
-            heads * head_width,
-        );
+        rotate(first, time, head_width, rotated, &table, x, stretch, heads * head_width);
     });
 }
 
@@ -63,9 +49,8 @@ pub fn rope(
 fn angles(time: usize, base: f32, rotated: usize, inverse: bool) -> Vec<f32> {
     let half = rotated / 2;
     let sign = if inverse { -1.0 } else { 1.0 };
-    let frequencies: Vec<f64> = (0..half)
-        .map(|i| sign * f64::from(base).powf(-2.0 * i as f64 / rotated as f64))
-        .collect();
+    let frequencies: Vec<f64> =
+        (0..half).map(|i| sign * f64::from(base).powf(-2.0 * i as f64 / rotated as f64)).collect();
     let steps: Vec<(f64, f64)> = frequencies.iter().map(|angle| angle.sin_cos()).collect();
     let mut current = vec![(0.0, 1.0); half];
     let mut table = vec![0.0; time * rotated];
@@ -81,10 +66,7 @@ fn angles(time: usize, base: f32, rotated: usize, inverse: bool) -> Vec<f32> {
             let ((sin, cos), (step_sin, step_cos)) = (current[i], steps[i]);
             cosines[i] = cos as f32;
             sines[i] = sin as f32;
-            current[i] = (
-                sin * step_cos + cos * step_sin,
-                cos * step_cos - sin * step_sin,
-            );
+            current[i] = (sin * step_cos + cos * step_sin, cos * step_cos - sin * step_sin);
         }
     }
     table
@@ -132,18 +114,11 @@ mod tests {
     use super::*;
 
     fn shape((batch, time, heads, head_width): (usize, usize, usize, usize)) -> AttentionShape {
-        AttentionShape {
-            batch,
-            time,
-            heads,
-            head_width,
-        }
+        AttentionShape { batch, time, heads, head_width }
     }
 
     fn values(length: usize) -> Vec<f32> {
-        (0..length)
-            .map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0)
-            .collect()
+        (0..length).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect()
     }
 
     fn naive(s: AttentionShape, base: f32, rotated: usize, inverse: bool, x: &[f32]) -> Vec<f64> {
@@ -173,10 +148,7 @@ mod tests {
                 rope(&Pool::new(threads), s, base, rotated, inverse, &x, &mut out);
                 for (i, (out, expected)) in out.iter().zip(&expected).enumerate() {
                     let error = (f64::from(*out) - expected).abs();
-                    assert!(
-                        error < 5e-7,
-                        "{s:?} rotated {rotated}: [{i}] {out} {expected}"
-                    );
+                    assert!(error < 5e-7, "{s:?} rotated {rotated}: [{i}] {out} {expected}");
                 }
                 results.push(out);
             }
@@ -238,15 +210,7 @@ mod tests {
         for time in [1, 63, 64, 65, 129] {
             let shorter = AttentionShape { time, ..s };
             let mut part = vec![0.0; shorter.elements()];
-            rope(
-                &Pool::new(1),
-                shorter,
-                500.0,
-                8,
-                false,
-                &x[..part.len()],
-                &mut part,
-            );
+            rope(&Pool::new(1), shorter, 500.0, 8, false, &x[..part.len()], &mut part);
             assert_eq!(part, out[..part.len()]);
         }
     }
@@ -254,14 +218,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "must be even and at most head_width (4)")]
     fn an_odd_number_of_channels_cannot_turn() {
-        rope(
-            &Pool::new(1),
-            shape((1, 1, 1, 4)),
-            1e4,
-            3,
-            false,
-            &[0.0; 4],
-            &mut [0.0; 4],
-        );
+        rope(&Pool::new(1), shape((1, 1, 1, 4)), 1e4, 3, false, &[0.0; 4], &mut [0.0; 4]);
     }
 }

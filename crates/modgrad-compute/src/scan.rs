@@ -24,14 +24,7 @@ pub fn linear_scan(
     h: &mut [f32],
 ) {
     let size = batch * time * channels;
-    check(
-        "linear_scan",
-        &[
-            ("a", a.len(), size),
-            ("b", b.len(), size),
-            ("h", h.len(), size),
-        ],
-    );
+    check("linear_scan", &[("a", a.len(), size), ("b", b.len(), size), ("h", h.len(), size)]);
     let h = SharedMut::new(h);
     for_blocks(pool, batch, time, channels, |start, lanes| {
         scan(time, channels, start, lanes, a, b, &h);
@@ -54,14 +47,7 @@ pub fn linear_scan_gradient(
 ) {
     let size = batch * time * channels;
     let name = "linear_scan_gradient";
-    check(
-        name,
-        &[
-            ("a", a.len(), size),
-            ("h", h.len(), size),
-            ("dh", dh.len(), size),
-        ],
-    );
+    check(name, &[("a", a.len(), size), ("h", h.len(), size), ("dh", dh.len(), size)]);
     check(name, &[("da", da.len(), size), ("db", db.len(), size)]);
     let (da, db) = (SharedMut::new(da), SharedMut::new(db));
     for_blocks(pool, batch, time, channels, |start, lanes| {
@@ -164,9 +150,7 @@ mod tests {
     type Sizes = (usize, usize, usize);
 
     fn values(length: usize, seed: usize) -> Vec<f32> {
-        (0..length)
-            .map(|i| ((i * 7919 + seed * 31 + 13) % 1009) as f32 / 505.0 - 1.0)
-            .collect()
+        (0..length).map(|i| ((i * 7919 + seed * 31 + 13) % 1009) as f32 / 505.0 - 1.0).collect()
     }
 
     fn wide(x: &[f32]) -> Vec<f64> {
@@ -177,11 +161,7 @@ mod tests {
         let mut h = b.to_vec();
         for row in 0..batch * time {
             for i in row * channels..(row + 1) * channels {
-                h[i] += if row % time > 0 {
-                    a[i] * h[i - channels]
-                } else {
-                    0.0
-                };
+                h[i] += if row % time > 0 { a[i] * h[i - channels] } else { 0.0 };
             }
         }
         h
@@ -204,10 +184,7 @@ mod tests {
         assert_eq!(found.len(), expected.len());
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let error = (f64::from(*found) - expected).abs();
-            assert!(
-                error <= 2e-5 * (1.0 + expected.abs()),
-                "[{i}] {found} {expected}"
-            );
+            assert!(error <= 2e-5 * (1.0 + expected.abs()), "[{i}] {found} {expected}");
         }
     }
 
@@ -265,11 +242,7 @@ mod tests {
         let (a, b, dh) = (values(30, 1), values(30, 2), values(30, 3));
         let found = compute(1, sizes, &a, &b, &dh);
         let loss = |x: &[Vec<f64>; 2]| -> f64 {
-            naive(sizes, &x[0], &x[1])
-                .iter()
-                .zip(wide(&dh))
-                .map(|(h, dh)| h * dh)
-                .sum()
+            naive(sizes, &x[0], &x[1]).iter().zip(wide(&dh)).map(|(h, dh)| h * dh).sum()
         };
         let point = [wide(&a), wide(&b)];
         for which in 0..2 {

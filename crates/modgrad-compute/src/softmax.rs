@@ -124,12 +124,7 @@ pub fn cross_entropy<X: Element, I: Index>(
     loss: &mut [f32],
     logsumexp: &mut [f32],
 ) {
-    expect_length(
-        "cross_entropy",
-        "logits",
-        logits.len(),
-        targets.len() * classes,
-    );
+    expect_length("cross_entropy", "logits", logits.len(), targets.len() * classes);
     expect_length("cross_entropy", "loss", loss.len(), targets.len());
     expect_length("cross_entropy", "logsumexp", logsumexp.len(), targets.len());
     let logsumexp = SharedMut::new(logsumexp);
@@ -176,41 +171,16 @@ pub fn cross_entropy_gradient<X: Element, I: Index, G: Element>(
     classes: usize,
     dlogits: &mut [G],
 ) {
-    expect_length(
-        "cross_entropy_gradient",
-        "logits",
-        logits.len(),
-        targets.len() * classes,
-    );
-    expect_length(
-        "cross_entropy_gradient",
-        "logsumexp",
-        logsumexp.len(),
-        targets.len(),
-    );
-    expect_length(
-        "cross_entropy_gradient",
-        "dloss",
-        dloss.len(),
-        targets.len(),
-    );
-    expect_length(
-        "cross_entropy_gradient",
-        "dlogits",
-        dlogits.len(),
-        logits.len(),
-    );
-    pool.for_rows(
-        dlogits,
-        classes,
-        rows_per_thread(classes),
-        |first, dlogits| {
-            let rows = first..first + dlogits.len() / classes;
-            let logits = &logits[rows.start * classes..rows.end * classes];
-            let (targets, logsumexp) = (&targets[rows.clone()], &logsumexp[rows.clone()]);
-            cross_entropy_gradient_rows(logits, targets, logsumexp, &dloss[rows], classes, dlogits);
-        },
-    );
+    expect_length("cross_entropy_gradient", "logits", logits.len(), targets.len() * classes);
+    expect_length("cross_entropy_gradient", "logsumexp", logsumexp.len(), targets.len());
+    expect_length("cross_entropy_gradient", "dloss", dloss.len(), targets.len());
+    expect_length("cross_entropy_gradient", "dlogits", dlogits.len(), logits.len());
+    pool.for_rows(dlogits, classes, rows_per_thread(classes), |first, dlogits| {
+        let rows = first..first + dlogits.len() / classes;
+        let logits = &logits[rows.start * classes..rows.end * classes];
+        let (targets, logsumexp) = (&targets[rows.clone()], &logsumexp[rows.clone()]);
+        cross_entropy_gradient_rows(logits, targets, logsumexp, &dloss[rows], classes, dlogits);
+    });
 }
 
 multiversion! {

@@ -45,27 +45,19 @@ impl Storage for bf16 {
 
 /// `length` values spread over [low, high), the same for the same seed.
 pub(crate) fn values<T: Element>(seed: u64, length: usize, low: f32, high: f32) -> Vec<T> {
-    let mut state = seed
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(0x1234_5678_9abc_def1);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
     let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u32 << 24) as f32
     };
-    (0..length)
-        .map(|_| T::from_f32(low + (high - low) * next()))
-        .collect()
+    (0..length).map(|_| T::from_f32(low + (high - low) * next())).collect()
 }
 
 /// Whole numbers below `bound`.
 pub(crate) fn indices(seed: u64, length: usize, bound: usize) -> Vec<usize> {
     let uniform: Vec<f32> = values(seed, length, 0.0, bound as f32);
-    uniform
-        .into_iter()
-        .map(|x| (x as usize).min(bound - 1))
-        .collect()
+    uniform.into_iter().map(|x| (x as usize).min(bound - 1)).collect()
 }
 
 /// The values as f64, exactly.
@@ -77,24 +69,14 @@ pub(crate) fn exact<T: Element>(values: &[T]) -> Vec<f64> {
 /// bit, and returns them.
 #[track_caller]
 pub(crate) fn for_threads<T: Element>(job: impl Fn(&Pool) -> Vec<T>) -> Vec<f32> {
-    let run = |threads| -> Vec<f32> {
-        job(&Pool::new(threads))
-            .into_iter()
-            .map(T::to_f32)
-            .collect()
-    };
+    let run =
+        |threads| -> Vec<f32> { job(&Pool::new(threads)).into_iter().map(T::to_f32).collect() };
     let one = run(1);
     for threads in [2, 3] {
         let more = run(threads);
         assert_eq!(one.len(), more.len());
-        let differs = one
-            .iter()
-            .zip(&more)
-            .position(|(x, y)| x.to_bits() != y.to_bits());
-        assert_eq!(
-            differs, None,
-            "{threads} threads change the result at this index"
-        );
+        let differs = one.iter().zip(&more).position(|(x, y)| x.to_bits() != y.to_bits());
+        assert_eq!(differs, None, "{threads} threads change the result at this index");
     }
     one
 }

@@ -76,10 +76,7 @@ mod tests {
             for count in flips {
                 // Seven standard deviations of a fair coin.
                 let deviation = (f64::from(count) - WORDS as f64 / 2.0).abs();
-                assert!(
-                    deviation < 7.0 * (WORDS as f64 / 4.0).sqrt(),
-                    "bit {bit}: {count}"
-                );
+                assert!(deviation < 7.0 * (WORDS as f64 / 4.0).sqrt(), "bit {bit}: {count}");
             }
         }
     }

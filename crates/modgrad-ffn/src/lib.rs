@@ -16,11 +16,7 @@ pub use word::{WordHash, WordKind, word_hash};
 
 /// Panics unless the slices have the lengths that the sizes ask for.
 fn check_lengths(name: &str, batch: usize, time: usize, slots: usize, tokens: usize, out: usize) {
-    assert_eq!(
-        tokens,
-        batch * time,
-        "`{name}`: tokens must be [batch, time] = [{batch}, {time}]"
-    );
+    assert_eq!(tokens, batch * time, "`{name}`: tokens must be [batch, time] = [{batch}, {time}]");
     assert_eq!(
         out,
         batch * time * slots,

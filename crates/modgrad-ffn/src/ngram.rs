@@ -32,9 +32,7 @@ impl NgramHash {
     pub fn validate(&self) -> Result<(), String> {
         for &order in &self.orders {
             if !(1..=MAXIMUM_ORDER).contains(&order) {
-                return Err(format!(
-                    "`orders` holds {order}; an order is 1 to {MAXIMUM_ORDER}"
-                ));
+                return Err(format!("`orders` holds {order}; an order is 1 to {MAXIMUM_ORDER}"));
             }
         }
         crate::check_rows("orders", self.orders.len(), self.rows)
@@ -60,9 +58,8 @@ pub fn ngram_hash(
     if let Err(reason) = config.validate() {
         panic!("`ngram_hash`: {reason}");
     }
-    let slot_seeds: Vec<u64> = (0..slots)
-        .map(|slot| stream_seed(config.seed, slot as u64))
-        .collect();
+    let slot_seeds: Vec<u64> =
+        (0..slots).map(|slot| stream_seed(config.seed, slot as u64)).collect();
     pool.for_rows(out, slots, 64, |first, stretch| {
         for (offset, row) in stretch.chunks_exact_mut(slots).enumerate() {
             let position = first + offset;

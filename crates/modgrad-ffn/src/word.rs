@@ -85,9 +85,8 @@ pub fn word_hash(
     if let Err(reason) = config.validate() {
         panic!("`word_hash`: {reason}");
     }
-    let slot_seeds: Vec<u64> = (0..slots)
-        .map(|slot| stream_seed(config.seed, slot as u64))
-        .collect();
+    let slot_seeds: Vec<u64> =
+        (0..slots).map(|slot| stream_seed(config.seed, slot as u64)).collect();
     pool.for_rows(out, time * slots, 1, |first, windows| {
         for (offset, window) in windows.chunks_exact_mut(time * slots).enumerate() {
             let start = (first + offset) * time;
@@ -151,10 +150,9 @@ impl State {
             WordKind::Prefix => mix(seed ^ self.exact),
             WordKind::FoldedPrefix => mix(seed ^ self.folded),
             WordKind::PreviousWordAndPrefix => absorb(absorb(seed, self.previous), self.folded),
-            WordKind::TwoPreviousWordsAndPrefix => absorb(
-                absorb(absorb(seed, self.before_previous), self.previous),
-                self.folded,
-            ),
+            WordKind::TwoPreviousWordsAndPrefix => {
+                absorb(absorb(absorb(seed, self.before_previous), self.previous), self.folded)
+            }
             WordKind::SkippedWordAndPrefix => {
                 absorb(absorb(seed, self.before_previous), self.folded)
             }

@@ -8,16 +8,8 @@ use modgrad_ffn::{NgramHash, WordHash, WordKind, byte_context, ngram_hash, word_
 use proptest::prelude::*;
 
 /// (batch, time)
-const SIZES: [(usize, usize); 8] = [
-    (0, 5),
-    (3, 0),
-    (1, 1),
-    (4, 1),
-    (1, 9),
-    (2, 33),
-    (3, 130),
-    (1, 1001),
-];
+const SIZES: [(usize, usize); 8] =
+    [(0, 5), (3, 0), (1, 1), (4, 1), (1, 9), (2, 33), (3, 130), (1, 1001)];
 
 /// Text-like bytes: few letters, so that contexts repeat, and some of all else.
 fn text(length: usize, seed: u64) -> Vec<u8> {
@@ -59,19 +51,11 @@ fn words(config: &WordHash, threads: usize, batch: usize, time: usize, tokens: &
 }
 
 fn every_order() -> NgramHash {
-    NgramHash {
-        orders: (1..=32).collect(),
-        rows: 1 << 20,
-        seed: 3,
-    }
+    NgramHash { orders: (1..=32).collect(), rows: 1 << 20, seed: 3 }
 }
 
 fn every_kind() -> WordHash {
-    WordHash {
-        kinds: WordKind::ALL.to_vec(),
-        rows: 1 << 20,
-        seed: 3,
-    }
+    WordHash { kinds: WordKind::ALL.to_vec(), rows: 1 << 20, seed: 3 }
 }
 
 /// The hash of the last bytes of `seen`, from the definition in words: chunks
@@ -85,10 +69,7 @@ fn plain_ngram(config: &NgramHash, slot: usize, seen: &[u8]) -> i32 {
     let mut state =
         stream_seed(config.seed, slot as u64) ^ missing.wrapping_mul(0xd6e8_feb8_6659_fd93);
     for chunk in newest_first.chunks(8) {
-        let word = chunk
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let word = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         state = absorb(state, word);
     }
     (slot * config.rows + reduce(state, config.rows)) as i32
@@ -105,16 +86,9 @@ fn plain_word(config: &WordHash, slot: usize, seen: &[u8]) -> i32 {
     let mut parts: Vec<&[u8]> = seen.split(|&byte| !is_word_byte(byte)).collect();
     let prefix = parts.pop().unwrap();
     let complete: Vec<&[u8]> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    let back = |n: usize| {
-        complete
-            .len()
-            .checked_sub(n)
-            .map_or(0, |i| folded(complete[i]))
-    };
+    let back = |n: usize| complete.len().checked_sub(n).map_or(0, |i| folded(complete[i]));
     let separator = seen.iter().rev().find(|&&byte| !is_word_byte(byte));
-    let line = seen[..seen.len() - 1]
-        .iter()
-        .rposition(|&byte| byte == b'\n');
+    let line = seen[..seen.len() - 1].iter().rposition(|&byte| byte == b'\n');
     let line = &seen[line.map_or(0, |newline| newline + 1)..];
     let bucket = match line.len() as u64 {
         column @ 0..=3 => column,
@@ -122,11 +96,7 @@ fn plain_word(config: &WordHash, slot: usize, seen: &[u8]) -> i32 {
         column @ 32..=127 => 9 + column / 16,
         _ => 17,
     };
-    let line_start = line
-        .iter()
-        .take(3)
-        .rev()
-        .fold(0, |word, &byte| word << 8 | u64::from(byte));
+    let line_start = line.iter().take(3).rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
     let seed = stream_seed(config.seed, slot as u64);
     let chain = |words: &[u64]| words.iter().fold(seed, |state, &word| absorb(state, word));
     let hash = match config.kinds[slot] {
@@ -135,10 +105,9 @@ fn plain_word(config: &WordHash, slot: usize, seen: &[u8]) -> i32 {
         WordKind::PreviousWordAndPrefix => chain(&[back(1), folded(prefix)]),
         WordKind::TwoPreviousWordsAndPrefix => chain(&[back(2), back(1), folded(prefix)]),
         WordKind::SkippedWordAndPrefix => chain(&[back(2), folded(prefix)]),
-        WordKind::SeparatorAndPrefix => chain(&[
-            separator.map_or(0, |&byte| u64::from(byte) + 1),
-            folded(prefix),
-        ]),
+        WordKind::SeparatorAndPrefix => {
+            chain(&[separator.map_or(0, |&byte| u64::from(byte) + 1), folded(prefix)])
+        }
         WordKind::LineStart => mix(seed ^ (line_start | bucket << 24)),
     };
     (slot * config.rows + reduce(hash, config.rows)) as i32
@@ -154,28 +123,16 @@ fn check(batch: usize, time: usize, tokens: &[u8], threads: usize) {
     for position in 0..batch * time {
         let seen = &tokens[position / time * time..=position];
         for j in 0..LENGTH {
-            let expected = seen
-                .iter()
-                .rev()
-                .nth(j)
-                .map_or(256, |&byte| i32::from(byte));
+            let expected = seen.iter().rev().nth(j).map_or(256, |&byte| i32::from(byte));
             assert_eq!(byte_indices[position * LENGTH + j], expected);
         }
         for slot in 0..ngram_config.orders.len() {
             let found = ngram_indices[position * ngram_config.orders.len() + slot];
-            assert_eq!(
-                found,
-                plain_ngram(&ngram_config, slot, seen),
-                "{position} slot {slot}"
-            );
+            assert_eq!(found, plain_ngram(&ngram_config, slot, seen), "{position} slot {slot}");
         }
         for slot in 0..word_config.kinds.len() {
             let found = word_indices[position * word_config.kinds.len() + slot];
-            assert_eq!(
-                found,
-                plain_word(&word_config, slot, seen),
-                "{position} slot {slot}"
-            );
+            assert_eq!(found, plain_word(&word_config, slot, seen), "{position} slot {slot}");
         }
     }
 }
@@ -205,32 +162,8 @@ proptest! {
 fn no_slots_and_no_length_are_fine() {
     let tokens = text(6, 1);
     assert!(bytes(0, 2, 2, 3, &tokens).is_empty());
-    assert!(
-        ngrams(
-            &NgramHash {
-                orders: vec![],
-                ..every_order()
-            },
-            2,
-            2,
-            3,
-            &tokens
-        )
-        .is_empty()
-    );
-    assert!(
-        words(
-            &WordHash {
-                kinds: vec![],
-                ..every_kind()
-            },
-            2,
-            2,
-            3,
-            &tokens
-        )
-        .is_empty()
-    );
+    assert!(ngrams(&NgramHash { orders: vec![], ..every_order() }, 2, 2, 3, &tokens).is_empty());
+    assert!(words(&WordHash { kinds: vec![], ..every_kind() }, 2, 2, 3, &tokens).is_empty());
 }
 
 #[test]
@@ -269,24 +202,14 @@ fn windows_do_not_see_each_other_and_nothing_looks_ahead() {
 fn an_order_n_index_names_the_last_n_bytes() {
     let time = 400;
     // Three letters repeat often; few of the n-grams are new.
-    let tokens: Vec<u8> = text(time, 3)
-        .iter()
-        .map(|byte| b"ab\0"[*byte as usize % 3])
-        .collect();
-    let config = NgramHash {
-        orders: (1..=32).collect(),
-        rows: 60_000_000,
-        seed: 9,
-    };
+    let tokens: Vec<u8> = text(time, 3).iter().map(|byte| b"ab\0"[*byte as usize % 3]).collect();
+    let config = NgramHash { orders: (1..=32).collect(), rows: 60_000_000, seed: 9 };
     let indices = ngrams(&config, 1, 1, time, &tokens);
     for (slot, &order) in config.orders.iter().enumerate() {
         let mut owner: HashMap<i32, (usize, &[u8])> = HashMap::new();
         let mut contexts = HashSet::new();
         for t in 0..time {
-            let context = (
-                order.saturating_sub(t + 1),
-                &tokens[(t + 1).saturating_sub(order)..=t],
-            );
+            let context = (order.saturating_sub(t + 1), &tokens[(t + 1).saturating_sub(order)..=t]);
             let first = owner.entry(indices[t * 32 + slot]).or_insert(context);
             assert_eq!(*first, context, "order {order} at {t}");
             contexts.insert(context);
@@ -299,11 +222,7 @@ fn an_order_n_index_names_the_last_n_bytes() {
 fn the_start_of_a_window_is_no_ngram_of_its_inside() {
     // Position 1 of the first window holds "ab" and a start; the others hold
     // three bytes that end in "ab", the zero byte among them.
-    let config = NgramHash {
-        orders: vec![3],
-        rows: 1 << 30,
-        seed: 5,
-    };
+    let config = NgramHash { orders: vec![3], rows: 1 << 30, seed: 5 };
     let start = ngrams(&config, 1, 1, 2, b"ab")[1];
     for first in 0..=255 {
         assert_ne!(ngrams(&config, 1, 1, 3, &[first, b'a', b'b'])[2], start);
@@ -314,30 +233,14 @@ fn the_start_of_a_window_is_no_ngram_of_its_inside() {
 fn slots_and_seeds_hash_independently() {
     let (rows, time) = (1000, 5000);
     let tokens: Vec<u8> = (0..time as u64).map(|i| mix(i + 1) as u8).collect();
-    let twice = NgramHash {
-        orders: vec![4, 4],
-        rows,
-        seed: 1,
-    };
-    let other = NgramHash {
-        seed: 2,
-        ..twice.clone()
-    };
-    let (a, b) = (
-        ngrams(&twice, 1, 1, time, &tokens),
-        ngrams(&other, 1, 1, time, &tokens),
-    );
+    let twice = NgramHash { orders: vec![4, 4], rows, seed: 1 };
+    let other = NgramHash { seed: 2, ..twice.clone() };
+    let (a, b) = (ngrams(&twice, 1, 1, time, &tokens), ngrams(&other, 1, 1, time, &tokens));
     let same = |pairs: &mut dyn Iterator<Item = (i32, i32)>| pairs.filter(|(x, y)| x == y).count();
     let between_slots = same(&mut a.chunks(2).map(|row| (row[0], row[1] - rows as i32)));
     let between_seeds = same(&mut a.iter().zip(&b).map(|(x, y)| (*x, *y)));
-    assert!(
-        between_slots < 20 && between_seeds < 40,
-        "{between_slots} {between_seeds}"
-    );
-    assert!(
-        a.chunks(2)
-            .all(|row| row[0] < rows as i32 && row[1] >= rows as i32)
-    );
+    assert!(between_slots < 20 && between_seeds < 40, "{between_slots} {between_seeds}");
+    assert!(a.chunks(2).all(|row| row[0] < rows as i32 && row[1] >= rows as i32));
 }
 
 /// The distinct contexts of structured text must fill rows as random numbers
@@ -346,14 +249,8 @@ fn slots_and_seeds_hash_independently() {
 fn the_rows_fill_like_random_ones() {
     for rows in [1, 2, 97, 1 << 10, 3000] {
         // Counting upwards in decimal: neighbouring contexts differ in a digit.
-        let tokens: Vec<u8> = (0..8000)
-            .flat_map(|i| format!("{i:07} ").into_bytes())
-            .collect();
-        let config = NgramHash {
-            orders: vec![8, 12, 20],
-            rows,
-            seed: 11,
-        };
+        let tokens: Vec<u8> = (0..8000).flat_map(|i| format!("{i:07} ").into_bytes()).collect();
+        let config = NgramHash { orders: vec![8, 12, 20], rows, seed: 11 };
         let indices = ngrams(&config, 2, 1, tokens.len(), &tokens);
         for (slot, &order) in config.orders.iter().enumerate() {
             let mut seen = HashSet::new();
@@ -364,17 +261,12 @@ fn the_rows_fill_like_random_ones() {
                 }
             }
             let expected = seen.len() as f64 / rows as f64;
-            let chi_square: f64 = counts
-                .iter()
-                .map(|&n| (f64::from(n) - expected).powi(2) / expected)
-                .sum();
+            let chi_square: f64 =
+                counts.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
             // Six standard deviations of chi-square with rows - 1 degrees.
             let freedom = rows as f64 - 1.0;
             let off = (chi_square - freedom).abs();
-            assert!(
-                off <= 6.0 * (2.0 * freedom).sqrt(),
-                "{rows} rows, order {order}: {off}"
-            );
+            assert!(off <= 6.0 * (2.0 * freedom).sqrt(), "{rows} rows, order {order}: {off}");
         }
     }
 }
@@ -384,19 +276,14 @@ fn the_rows_fill_like_random_ones() {
 fn one_bit_of_context_changes_half_the_index() {
     const BITS: usize = 20;
     for order in [2, 8, 9, 32] {
-        let config = NgramHash {
-            orders: vec![order],
-            rows: 1 << BITS,
-            seed: 4,
-        };
+        let config = NgramHash { orders: vec![order], rows: 1 << BITS, seed: 4 };
         let index = |context: &[u8]| *ngrams(&config, 1, 1, order, context).last().unwrap();
         for place in [0, order / 2, order - 1] {
             let mut flips = [0u32; BITS];
             const TRIALS: u32 = 400;
             for trial in 0..TRIALS {
-                let mut context: Vec<u8> = (0..order as u64)
-                    .map(|i| mix(u64::from(trial) << 8 | i) as u8)
-                    .collect();
+                let mut context: Vec<u8> =
+                    (0..order as u64).map(|i| mix(u64::from(trial) << 8 | i) as u8).collect();
                 let before = index(&context);
                 context[place] ^= 1 << (trial % 8);
                 let changed = before ^ index(&context);
@@ -405,10 +292,7 @@ fn one_bit_of_context_changes_half_the_index() {
                 }
             }
             // Six standard deviations of a fair coin.
-            assert!(
-                flips.iter().all(|count| count.abs_diff(TRIALS / 2) < 60),
-                "{flips:?}"
-            );
+            assert!(flips.iter().all(|count| count.abs_diff(TRIALS / 2) < 60), "{flips:?}");
         }
     }
 }
@@ -418,19 +302,11 @@ fn one_bit_of_context_changes_half_the_index() {
 fn the_indices_never_change() {
     let tokens = b"The cat, the Cat's\n42 hats.";
     let time = tokens.len();
-    let ngram = NgramHash {
-        orders: vec![1, 2, 3, 8, 9, 17, 32],
-        rows: 1_000_003,
-        seed: 42,
-    };
+    let ngram = NgramHash { orders: vec![1, 2, 3, 8, 9, 17, 32], rows: 1_000_003, seed: 42 };
     let indices = ngrams(&ngram, 1, 1, time, tokens);
     assert_eq!(indices[..7], NGRAMS_FIRST);
     assert_eq!(indices[(time - 1) * 7..], NGRAMS_LAST);
-    let word = WordHash {
-        kinds: WordKind::ALL.to_vec(),
-        rows: 1_000_003,
-        seed: 42,
-    };
+    let word = WordHash { kinds: WordKind::ALL.to_vec(), rows: 1_000_003, seed: 42 };
     let indices = words(&word, 1, 1, time, tokens);
     assert_eq!(indices[..7], WORDS_FIRST);
     assert_eq!(indices[(time - 3) * 7..(time - 2) * 7], WORDS_THIRD_LAST);
@@ -444,16 +320,9 @@ const WORDS_THIRD_LAST: [i32; 7] = [208363, 1424501, 2466241, 3264657, 4324740, 
 
 #[test]
 fn configurations_travel_as_json() {
-    let ngram = NgramHash {
-        orders: vec![1, 5],
-        rows: 7,
-        seed: u64::MAX,
-    };
+    let ngram = NgramHash { orders: vec![1, 5], rows: 7, seed: u64::MAX };
     let json = serde_json::to_string(&ngram).unwrap();
-    assert_eq!(
-        json,
-        r#"{"orders":[1,5],"rows":7,"seed":18446744073709551615}"#
-    );
+    assert_eq!(json, r#"{"orders":[1,5],"rows":7,"seed":18446744073709551615}"#);
     assert_eq!(serde_json::from_str::<NgramHash>(&json).unwrap(), ngram);
     let word = WordHash {
         kinds: vec![WordKind::PreviousWordAndPrefix, WordKind::LineStart],
@@ -461,82 +330,30 @@ fn configurations_travel_as_json() {
         seed: 1,
     };
     let json = serde_json::to_string(&word).unwrap();
-    assert_eq!(
-        json,
-        r#"{"kinds":["previous_word_and_prefix","line_start"],"rows":7,"seed":1}"#
-    );
+    assert_eq!(json, r#"{"kinds":["previous_word_and_prefix","line_start"],"rows":7,"seed":1}"#);
     assert_eq!(serde_json::from_str::<WordHash>(&json).unwrap(), word);
 }
 
 #[test]
 fn what_cannot_be_hashed_is_refused_in_words() {
-    let valid = NgramHash {
-        orders: vec![1, 32],
-        rows: 1,
-        seed: 0,
-    };
+    let valid = NgramHash { orders: vec![1, 32], rows: 1, seed: 0 };
     assert_eq!(valid.validate(), Ok(()));
     let reason = |config: NgramHash| config.validate().unwrap_err();
     assert_eq!(
-        reason(NgramHash {
-            orders: vec![2, 33],
-            ..valid.clone()
-        }),
+        reason(NgramHash { orders: vec![2, 33], ..valid.clone() }),
         "`orders` holds 33; an order is 1 to 32"
     );
-    assert!(
-        reason(NgramHash {
-            orders: vec![0],
-            ..valid.clone()
-        })
-        .contains("holds 0")
-    );
-    assert!(
-        reason(NgramHash {
-            rows: 0,
-            ..valid.clone()
-        })
-        .contains("at least one row")
-    );
-    assert!(
-        reason(NgramHash {
-            rows: 1 << 30,
-            ..valid.clone()
-        })
-        .contains("i32")
-    );
-    assert!(
-        reason(NgramHash {
-            rows: usize::MAX,
-            ..valid
-        })
-        .contains("i32")
-    );
-    assert!(
-        WordHash {
-            kinds: vec![WordKind::Prefix],
-            rows: 0,
-            seed: 0
-        }
-        .validate()
-        .is_err()
-    );
+    assert!(reason(NgramHash { orders: vec![0], ..valid.clone() }).contains("holds 0"));
+    assert!(reason(NgramHash { rows: 0, ..valid.clone() }).contains("at least one row"));
+    assert!(reason(NgramHash { rows: 1 << 30, ..valid.clone() }).contains("i32"));
+    assert!(reason(NgramHash { rows: usize::MAX, ..valid }).contains("i32"));
+    assert!(WordHash { kinds: vec![WordKind::Prefix], rows: 0, seed: 0 }.validate().is_err());
 }
 
 #[test]
 #[should_panic(expected = "an order is 1 to 32")]
 fn an_order_too_high_panics() {
-    ngrams(
-        &NgramHash {
-            orders: vec![40],
-            rows: 1,
-            seed: 0,
-        },
-        1,
-        1,
-        1,
-        b"a",
-    );
+    ngrams(&NgramHash { orders: vec![40], rows: 1, seed: 0 }, 1, 1, 1, b"a");
 }
 
 #[test]

@@ -112,11 +112,7 @@ multiversion! {
 fn inside(keys: Range<usize>, first_key: usize) -> Range<usize> {
     let start = keys.start.max(first_key);
     let end = keys.end.min(first_key + KEY_BLOCK);
-    if start < end {
-        start - first_key..end - first_key
-    } else {
-        0..0
-    }
+    if start < end { start - first_key..end - first_key } else { 0..0 }
 }
 
 /// Overwrites what a key holds for the queries that do not see it.
@@ -163,9 +159,7 @@ fn weigh<L: Tiling>(
         }
         let factor = before.add(minus_highest).exp();
         let before = L::Lane::load(&totals[start..]);
-        total
-            .multiply_add(before, factor)
-            .store(&mut totals[start..]);
+        total.multiply_add(before, factor).store(&mut totals[start..]);
         highest.store(&mut maxima[start..]);
         factor.store(&mut factors[start..]);
     }

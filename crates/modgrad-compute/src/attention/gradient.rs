@@ -155,9 +155,7 @@ fn weigh<L: Tiling>(
         let logsumexp = L::Lane::load(&logsumexp[start..]);
         let delta = L::Lane::load(&delta[start..]);
         let weight = L::Lane::load(weights).multiply_add(logsumexp, minus).exp();
-        let dscore = L::Lane::load(dscores)
-            .multiply_add(delta, minus)
-            .multiply(weight);
+        let dscore = L::Lane::load(dscores).multiply_add(delta, minus).multiply(weight);
         weight.store(weights);
         dscore.store(dscores);
     }

@@ -18,32 +18,18 @@ const SHAPES: [(usize, usize, usize, usize); 14] = [
     (1, 200, 2, 64),
     (1, 257, 1, 5),
 ];
-const WINDOWS: [Option<usize>; 7] = [
-    None,
-    Some(1),
-    Some(2),
-    Some(9),
-    Some(64),
-    Some(65),
-    Some(1000),
-];
+const WINDOWS: [Option<usize>; 7] =
+    [None, Some(1), Some(2), Some(9), Some(64), Some(65), Some(1000)];
 
 fn shape((batch, time, heads, head_width): (usize, usize, usize, usize)) -> AttentionShape {
-    AttentionShape {
-        batch,
-        time,
-        heads,
-        head_width,
-    }
+    AttentionShape { batch, time, heads, head_width }
 }
 
 /// Repeatable values between -1 and 1 (an LCG's high bits).
 fn values(length: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..length).map(|_| next() * 1.5).collect()
@@ -64,24 +50,13 @@ fn weights(
 ) -> (usize, Vec<f64>, f64) {
     let from = (t + 1).saturating_sub(window.unwrap_or(usize::MAX));
     let dot = |key: usize| -> f64 {
-        (0..s.head_width)
-            .map(|d| q[s.offset(head, t) + d] * k[s.offset(head, key) + d])
-            .sum()
+        (0..s.head_width).map(|d| q[s.offset(head, t) + d] * k[s.offset(head, key) + d]).sum()
     };
-    let scores: Vec<f64> = (from..=t)
-        .map(|key| dot(key) / (s.head_width as f64).sqrt())
-        .collect();
+    let scores: Vec<f64> = (from..=t).map(|key| dot(key) / (s.head_width as f64).sqrt()).collect();
     let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = scores.iter().map(|score| (score - highest).exp()).sum();
     let logsumexp = highest + total.ln();
-    (
-        from,
-        scores
-            .iter()
-            .map(|score| (score - logsumexp).exp())
-            .collect(),
-        logsumexp,
-    )
+    (from, scores.iter().map(|score| (score - logsumexp).exp()).collect(), logsumexp)
 }
 
 fn naive(
@@ -123,9 +98,7 @@ fn naive_gradient(
             let dweights: Vec<f64> = (0..weights.len())
                 .map(|i| {
                     let there = s.offset(head, from + i);
-                    (0..s.head_width)
-                        .map(|d| dout[here + d] * v[there + d])
-                        .sum()
+                    (0..s.head_width).map(|d| dout[here + d] * v[there + d]).sum()
                 })
                 .collect();
             let mean: f64 = weights.iter().zip(&dweights).map(|(w, dw)| w * dw).sum();
@@ -175,11 +148,7 @@ fn compute(
     causal_attention_gradient(
         &pool, s, window, q, k, v, &out, &logsumexp, dout, &mut dq, &mut dk, &mut dv,
     );
-    Results {
-        out,
-        logsumexp,
-        gradient: [dq, dk, dv],
-    }
+    Results { out, logsumexp, gradient: [dq, dk, dv] }
 }
 
 fn inputs(s: AttentionShape, seed: u64) -> [Vec<f32>; 4] {
@@ -279,12 +248,7 @@ fn nothing_looks_ahead() {
         for width in [3, 32] {
             let s = shape((1, 150, 2, width));
             let [q, k, v, dout] = inputs(s, 6);
-            let before = compute(
-                2,
-                s,
-                window,
-                &[q.clone(), k.clone(), v.clone(), dout.clone()],
-            );
+            let before = compute(2, s, window, &[q.clone(), k.clone(), v.clone(), dout.clone()]);
             for t in [0, 1, 6, 7, 30, 63, 64, 100, 127, 148] {
                 let seen = (t + 1) * s.heads * width;
                 for poison in [f32::NAN, f32::INFINITY, 1e30, -0.0] {
@@ -297,10 +261,7 @@ fn nothing_looks_ahead() {
                     let after = compute(1, s, window, &inputs);
                     assert_eq!(bits(&before.out[..seen]), bits(&after.out[..seen]));
                     let rows = (t + 1) * s.heads;
-                    assert_eq!(
-                        bits(&before.logsumexp[..rows]),
-                        bits(&after.logsumexp[..rows])
-                    );
+                    assert_eq!(bits(&before.logsumexp[..rows]), bits(&after.logsumexp[..rows]));
                 }
                 let shorter = AttentionShape { time: t + 1, ..s };
                 let inputs = [&q, &k, &v, &dout].map(|x| x[..seen].to_vec());
@@ -329,14 +290,5 @@ fn large_scores_do_not_overflow() {
 fn a_wrong_length_is_named() {
     let s = shape((1, 2, 1, 2));
     let (x, mut out, mut logsumexp) = ([0.0; 4], [0.0; 4], [0.0; 2]);
-    causal_attention(
-        &Pool::new(1),
-        s,
-        None,
-        &x,
-        &x,
-        &x[..3],
-        &mut out,
-        &mut logsumexp,
-    );
+    causal_attention(&Pool::new(1), s, None, &x, &x, &x[..3], &mut out, &mut logsumexp);
 }

@@ -20,10 +20,7 @@ impl<'a> Matrix<'a> {
     /// The matrix that starts at (`row`, `column`).
     #[inline(always)]
     pub(super) fn at(self, row: usize, column: usize) -> Matrix<'a> {
-        Matrix {
-            data: &self.data[row * self.stride + column..],
-            ..self
-        }
+        Matrix { data: &self.data[row * self.stride + column..], ..self }
     }
 }
 
@@ -147,11 +144,7 @@ fn product<V: Vector, const R: usize, const N: usize>(
     for (i, row) in rows.iter_mut().enumerate() {
         *row = &a.data[i * a.stride..][..depth];
     }
-    let mut sums = if add {
-        load(c, stride)
-    } else {
-        [[V::splat(0.0); N]; R]
-    };
+    let mut sums = if add { load(c, stride) } else { [[V::splat(0.0); N]; R] };
     for k in 0..depth {
         let b: [V; N] = row(&b.data[k * b.stride..]);
         for (row, sums) in rows.iter().zip(&mut sums) {
@@ -187,11 +180,7 @@ fn add_transposed<V: Vector, const R: usize, const N: usize>(
         return;
     }
     // Where every row takes part no comparison is needed.
-    let (all_from, all_to) = if all_from < all_to {
-        (all_from, all_to)
-    } else {
-        (last, last)
-    };
+    let (all_from, all_to) = if all_from < all_to { (all_from, all_to) } else { (last, last) };
     let mut sums: [[V; N]; R] = load(c, stride);
     add_some(first..all_from, ranges, a, b, &mut sums);
     for k in all_from..all_to {
@@ -266,10 +255,8 @@ pub(super) fn transpose(rows: usize, columns: usize, from: Matrix, to: &mut [f32
     for i in (0..rows).step_by(4) {
         let from = from.at(i, 0);
         let (a, b) = (&from.data[..columns], &from.data[from.stride..][..columns]);
-        let (c, d) = (
-            &from.data[2 * from.stride..][..columns],
-            &from.data[3 * from.stride..][..columns],
-        );
+        let (c, d) =
+            (&from.data[2 * from.stride..][..columns], &from.data[3 * from.stride..][..columns]);
         for j in (0..whole).step_by(4) {
             for n in j..j + 4 {
                 to[n * rows + i..][..4].copy_from_slice(&[a[n], b[n], c[n], d[n]]);

@@ -29,14 +29,7 @@ pub fn dropout<X: Element, O: Element>(
             let count = (out.len() - done).min(usize::try_from(left).unwrap_or(usize::MAX));
             let x = &x[first + done..first + done + count];
             let seeds = seeds(key, index >> 32);
-            dropout_range(
-                threshold,
-                scale,
-                seeds,
-                index as u32,
-                x,
-                &mut out[done..done + count],
-            );
+            dropout_range(threshold, scale, seeds, index as u32, x, &mut out[done..done + count]);
             done += count;
         }
     });

@@ -31,24 +31,15 @@ fn merge_axes<const N: usize>(shape: &[usize], strides: [&[usize]; N]) -> Vec<Ax
         let strides = strides.map(|operand| operand[position]);
         match axes.last_mut() {
             Some(outer) if (0..N).all(|n| outer.strides[n] == strides[n] * size) => {
-                *outer = Axis {
-                    size: outer.size * size,
-                    strides,
-                };
+                *outer = Axis { size: outer.size * size, strides };
             }
             _ => axes.push(Axis { size, strides }),
         }
     }
     if axes.is_empty() {
-        axes.push(Axis {
-            size: 1,
-            strides: [0; N],
-        });
+        axes.push(Axis { size: 1, strides: [0; N] });
     }
-    assert!(
-        axes.len() <= MAX_AXES,
-        "more than {MAX_AXES} axes after merging: {shape:?}"
-    );
+    assert!(axes.len() <= MAX_AXES, "more than {MAX_AXES} axes after merging: {shape:?}");
     axes
 }
 
@@ -63,11 +54,7 @@ impl<'a, const N: usize> Walker<'a, N> {
     /// The `flat`th position in row-major order.
     #[inline(always)]
     fn at(axes: &'a [Axis<N>], mut flat: usize) -> Self {
-        let mut walker = Walker {
-            axes,
-            index: [0; MAX_AXES],
-            offsets: [0; N],
-        };
+        let mut walker = Walker { axes, index: [0; MAX_AXES], offsets: [0; N] };
         for (position, axis) in axes.iter().enumerate().rev() {
             let index = flat % axis.size;
             flat /= axis.size;
@@ -114,10 +101,8 @@ fn expect_reach(
         strides.len(),
         shape.len()
     );
-    let last = shape
-        .iter()
-        .zip(strides)
-        .fold(offset, |sum, (size, stride)| sum + (size - 1) * stride);
+    let last =
+        shape.iter().zip(strides).fold(offset, |sum, (size, stride)| sum + (size - 1) * stride);
     assert!(
         last < length,
         "`{operation}`: the view of `{operand}` reaches element {last} of {length}"
@@ -273,10 +258,7 @@ fn transpose<X: Element, O: Element>(
     let mut placed: Vec<Axis<2>> = Vec::with_capacity(axes.len());
     let mut stride = 1;
     for axis in axes.iter().rev() {
-        placed.push(Axis {
-            size: axis.size,
-            strides: [axis.strides[0], stride],
-        });
+        placed.push(Axis { size: axis.size, strides: [axis.strides[0], stride] });
         stride *= axis.size;
     }
     placed.reverse();

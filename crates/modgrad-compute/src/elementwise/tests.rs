@@ -12,9 +12,8 @@ fn domain(function: UnaryFunction) -> (f32, f32) {
 }
 
 fn check_unary<X: Storage, Y: Storage>(lengths: &[usize]) {
-    for (&function, &length) in UnaryFunction::ALL
-        .iter()
-        .flat_map(|f| lengths.iter().map(move |n| (f, n)))
+    for (&function, &length) in
+        UnaryFunction::ALL.iter().flat_map(|f| lengths.iter().map(move |n| (f, n)))
     {
         let (low, high) = domain(function);
         let x: Vec<X> = values(length as u64, length, low, high);
@@ -25,10 +24,7 @@ fn check_unary<X: Storage, Y: Storage>(lengths: &[usize]) {
             unary(pool, function, &x, &mut y);
             y
         });
-        let want: Vec<f64> = exact(&x)
-            .into_iter()
-            .map(|x| function.value_f64(x))
-            .collect();
+        let want: Vec<f64> = exact(&x).into_iter().map(|x| function.value_f64(x)).collect();
         assert_close(&name, &ours, &want, Y::ROUNDING + 6e-6, 1e-7);
         let ours = for_threads(|pool| {
             let mut dx = vec![Y::from_f32(f32::NAN); length];
@@ -36,10 +32,7 @@ fn check_unary<X: Storage, Y: Storage>(lengths: &[usize]) {
             dx
         });
         let slopes = exact(&x).into_iter().map(|x| function.derivative_f64(x));
-        let want: Vec<f64> = slopes
-            .zip(exact(&dy))
-            .map(|(slope, dy)| slope * dy)
-            .collect();
+        let want: Vec<f64> = slopes.zip(exact(&dy)).map(|(slope, dy)| slope * dy).collect();
         assert_close(&name, &ours, &want, Y::ROUNDING + 6e-6, 2e-6);
     }
 }
@@ -53,9 +46,8 @@ fn unary_functions_and_gradients() {
 }
 
 fn check_binary<X: Storage, Y: Storage>() {
-    for (&function, &length) in BinaryFunction::ALL
-        .iter()
-        .flat_map(|f| LENGTHS.iter().map(move |n| (f, n)))
+    for (&function, &length) in
+        BinaryFunction::ALL.iter().flat_map(|f| LENGTHS.iter().map(move |n| (f, n)))
     {
         let x: Vec<X> = values(3, length, -4.0, 4.0);
         let y: Vec<X> = values(4, length, 0.5, 4.0);
@@ -66,13 +58,7 @@ fn check_binary<X: Storage, Y: Storage>() {
         });
         let pairs = exact(&x).into_iter().zip(exact(&y));
         let want: Vec<f64> = pairs.map(|(x, y)| function.value_f64(x, y)).collect();
-        assert_close(
-            &format!("{function:?} of {length}"),
-            &ours,
-            &want,
-            2.0 * Y::ROUNDING,
-            5e-7,
-        );
+        assert_close(&format!("{function:?} of {length}"), &ours, &want, 2.0 * Y::ROUNDING, 5e-7);
     }
 }
 
@@ -119,10 +105,7 @@ fn special_values_pass_through() {
         let x = [f32::NAN; 19];
         let mut y = [0.0f32; 19];
         unary(&pool, function, &x, &mut y);
-        assert!(
-            y.iter().all(|y| y.is_nan()),
-            "{function:?} ({index}) loses a NaN"
-        );
+        assert!(y.iter().all(|y| y.is_nan()), "{function:?} ({index}) loses a NaN");
     }
     let x = [f32::INFINITY, f32::NEG_INFINITY, 0.0];
     let mut y = [0.0f32; 3];
@@ -160,16 +143,11 @@ fn dropout_is_uniform_and_keys_are_independent() {
     for (key, keep) in [(0u64, 0.5f32), (1, 0.9), (u64::MAX, 0.1)] {
         let kept = (0..COUNT).filter(|i| dropout_keeps(key, *i, keep)).count() as f64;
         let deviation = (COUNT as f64 * keep as f64 * (1.0 - keep as f64)).sqrt();
-        assert!(
-            (kept - COUNT as f64 * keep as f64).abs() < 4.0 * deviation,
-            "key {key}"
-        );
+        assert!((kept - COUNT as f64 * keep as f64).abs() < 4.0 * deviation, "key {key}");
     }
     // Agreement between neighbouring keys, indices and high halves is chance.
     let same = |other: &dyn Fn(u64) -> bool| {
-        (0..COUNT)
-            .filter(|i| dropout_keeps(7, *i, 0.5) == other(*i))
-            .count() as f64
+        (0..COUNT).filter(|i| dropout_keeps(7, *i, 0.5) == other(*i)).count() as f64
     };
     let deviation = (COUNT as f64 * 0.25).sqrt();
     let others: [&dyn Fn(u64) -> bool; 4] = [
@@ -180,10 +158,7 @@ fn dropout_is_uniform_and_keys_are_independent() {
     ];
     for (index, other) in others.into_iter().enumerate() {
         let agreed = same(other);
-        assert!(
-            (agreed - COUNT as f64 / 2.0).abs() < 4.0 * deviation,
-            "pair {index}: {agreed}"
-        );
+        assert!((agreed - COUNT as f64 / 2.0).abs() < 4.0 * deviation, "pair {index}: {agreed}");
     }
 }
 
@@ -191,10 +166,7 @@ fn dropout_is_uniform_and_keys_are_independent() {
 fn offsets(shape: &[usize], strides: &[usize]) -> Vec<usize> {
     let mut all = vec![0];
     for (&size, &stride) in shape.iter().zip(strides) {
-        all = all
-            .into_iter()
-            .flat_map(|base| (0..size).map(move |i| base + i * stride))
-            .collect();
+        all = all.into_iter().flat_map(|base| (0..size).map(move |i| base + i * stride)).collect();
     }
     all
 }
@@ -215,17 +187,12 @@ fn check_broadcast(shape: &[usize], x_strides: &[usize], y_strides: &[usize]) {
     for &function in BinaryFunction::ALL {
         let ours = for_threads(|pool| {
             let mut out = vec![f32::NAN; x_offsets.len()];
-            binary_broadcast(
-                pool, function, &x, x_strides, &y, y_strides, shape, &mut out,
-            );
+            binary_broadcast(pool, function, &x, x_strides, &y, y_strides, shape, &mut out);
             out
         });
         let pairs = x_offsets.iter().zip(&y_offsets);
         let want: Vec<f32> = pairs.map(|(i, j)| function.value(x[*i], y[*j])).collect();
-        assert_eq!(
-            ours, want,
-            "{function:?} over {shape:?}, strides {x_strides:?} {y_strides:?}"
-        );
+        assert_eq!(ours, want, "{function:?} over {shape:?}, strides {x_strides:?} {y_strides:?}");
     }
 }
 
@@ -243,10 +210,8 @@ fn broadcasts() {
 }
 
 fn check_copy(shape: &[usize], strides: &[usize], offset: usize) {
-    let places: Vec<usize> = offsets(shape, strides)
-        .into_iter()
-        .map(|place| place + offset)
-        .collect();
+    let places: Vec<usize> =
+        offsets(shape, strides).into_iter().map(|place| place + offset).collect();
     let length = places.iter().max().map_or(0, |last| last + 1);
     let x: Vec<f32> = values(10, length, -4.0, 4.0);
     let ours = for_threads(|pool| {
@@ -255,10 +220,7 @@ fn check_copy(shape: &[usize], strides: &[usize], offset: usize) {
         out
     });
     let want: Vec<f32> = places.iter().map(|place| x[*place]).collect();
-    assert_eq!(
-        ours, want,
-        "{shape:?}, strides {strides:?}, offset {offset}"
-    );
+    assert_eq!(ours, want, "{shape:?}, strides {strides:?}, offset {offset}");
     let half: Vec<bf16> = values(10, length, -4.0, 4.0);
     let ours = for_threads(|pool| {
         let mut out = vec![bf16::ZERO; places.len()];
@@ -266,10 +228,7 @@ fn check_copy(shape: &[usize], strides: &[usize], offset: usize) {
         out
     });
     let want: Vec<f32> = places.iter().map(|place| half[*place].to_f32()).collect();
-    assert_eq!(
-        ours, want,
-        "bf16 {shape:?}, strides {strides:?}, offset {offset}"
-    );
+    assert_eq!(ours, want, "bf16 {shape:?}, strides {strides:?}, offset {offset}");
 }
 
 #[test]
@@ -281,15 +240,7 @@ fn copies_transposes_slices_and_broadcasts() {
     check_copy(&[2000], &[3], 1);
     check_copy(&[400, 33], &[0, 1], 2);
     check_copy(&[33, 400], &[1, 0], 0);
-    for (rows, columns) in [
-        (1, 9),
-        (2, 2),
-        (15, 17),
-        (16, 16),
-        (129, 127),
-        (300, 257),
-        (1, 700),
-    ] {
+    for (rows, columns) in [(1, 9), (2, 2), (15, 17), (16, 16), (129, 127), (300, 257), (1, 700)] {
         check_copy(&[columns, rows], &[1, columns], 0);
         check_copy(&[3, columns, rows], &[rows * columns, 1, columns], 4);
         // A part of each row: the source has gaps.
@@ -298,21 +249,9 @@ fn copies_transposes_slices_and_broadcasts() {
     // [batch, time, head, width] to [batch, head, time, width] and [head, width, batch, time].
     let (batch, time, heads, width) = (3, 19, 4, 24);
     let strides = [time * heads * width, heads * width, width, 1];
-    check_copy(
-        &[batch, heads, time, width],
-        &[strides[0], strides[2], strides[1], 1],
-        0,
-    );
-    check_copy(
-        &[heads, width, batch, time],
-        &[strides[2], 1, strides[0], strides[1]],
-        0,
-    );
-    check_copy(
-        &[width, heads, time, batch],
-        &[1, strides[2], strides[1], strides[0]],
-        0,
-    );
+    check_copy(&[batch, heads, time, width], &[strides[0], strides[2], strides[1], 1], 0);
+    check_copy(&[heads, width, batch, time], &[strides[2], 1, strides[0], strides[1]], 0);
+    check_copy(&[width, heads, time, batch], &[1, strides[2], strides[1], strides[0]], 0);
 }
 
 proptest! {
@@ -354,23 +293,11 @@ proptest! {
 #[test]
 #[should_panic(expected = "`unary`: `y` has 3 elements, expected 4")]
 fn lengths_are_checked() {
-    unary(
-        &Pool::new(1),
-        UnaryFunction::Exp,
-        &[0.0f32; 4],
-        &mut [0.0f32; 3],
-    );
+    unary(&Pool::new(1), UnaryFunction::Exp, &[0.0f32; 4], &mut [0.0f32; 3]);
 }
 
 #[test]
 #[should_panic(expected = "the view of `x` reaches element 6 of 6")]
 fn a_view_outside_its_slice_is_refused() {
-    copy_strided(
-        &Pool::new(1),
-        &[0.0f32; 6],
-        &[3, 1],
-        1,
-        &[2, 3],
-        &mut [0.0f32; 6],
-    );
+    copy_strided(&Pool::new(1), &[0.0f32; 6], &[3, 1], 1, &[2, 3], &mut [0.0f32; 6]);
 }

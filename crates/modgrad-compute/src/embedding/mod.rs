@@ -41,20 +41,10 @@ pub fn embedding_bag<I: Index, O: Element>(
     out: &mut [O],
 ) {
     expect_bags("embedding_bag", "out", indices.len(), bag, d, out.len());
-    expect_rows(
-        "embedding_bag",
-        indices,
-        table.len().checked_div(d).unwrap_or(0),
-    );
+    expect_rows("embedding_bag", indices, table.len().checked_div(d).unwrap_or(0));
     pool.for_rows(out, d, rows_per_thread(d * bag), |first, out| {
         let rows = first..first + out.len() / d;
-        embedding_rows(
-            table,
-            d,
-            &indices[rows.start * bag..rows.end * bag],
-            bag,
-            out,
-        );
+        embedding_rows(table, d, &indices[rows.start * bag..rows.end * bag], bag, out);
     });
 }
 
@@ -116,33 +106,19 @@ pub fn embedding_gradient<I: Index, D: Element>(
     /// The narrowest stripe: two cache lines of the table.
     const NARROWEST: usize = 32;
     expect_bags("embedding_gradient", "dy", indices.len(), bag, d, dy.len());
-    expect_rows(
-        "embedding_gradient",
-        indices,
-        dtable.len().checked_div(d).unwrap_or(0),
-    );
+    expect_rows("embedding_gradient", indices, dtable.len().checked_div(d).unwrap_or(0));
     let small = indices.len() * d <= crate::elementwise::ELEMENTS_PER_THREAD;
     let threads = if small { 1 } else { pool.threads() };
     let far = size_of_val(dtable) > CACHED_BYTES;
     let dtable = SharedMut::new(dtable);
     if threads == 1 || d >= NARROWEST * threads {
         pool.for_ranges(d, if threads == 1 { d } else { NARROWEST }, |columns| {
-            let part = Part {
-                columns: (columns.start, columns.end),
-                every: 1,
-                first: 0,
-                far,
-            };
+            let part = Part { columns: (columns.start, columns.end), every: 1, first: 0, far };
             add_rows(indices, bag, dy, d, part, &dtable);
         });
     } else {
         pool.run(&|thread| {
-            let part = Part {
-                columns: (0, d),
-                every: threads,
-                first: thread,
-                far,
-            };
+            let part = Part { columns: (0, d), every: threads, first: thread, far };
             add_rows(indices, bag, dy, d, part, &dtable);
         });
     }

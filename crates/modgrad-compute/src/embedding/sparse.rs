@@ -34,15 +34,8 @@ pub(crate) struct Shard {
 impl SparseGradient {
     /// An empty gradient of a table of `rows` x `d`.
     pub fn new(rows: usize, d: usize) -> Self {
-        let shard = |_| Shard {
-            slots: vec![0; rows.div_ceil(SHARDS)],
-            ..Shard::default()
-        };
-        SparseGradient {
-            rows,
-            d,
-            shards: (0..SHARDS).map(shard).collect(),
-        }
+        let shard = |_| Shard { slots: vec![0; rows.div_ceil(SHARDS)], ..Shard::default() };
+        SparseGradient { rows, d, shards: (0..SHARDS).map(shard).collect() }
     }
 
     /// The rows of the table.
@@ -64,36 +57,21 @@ impl SparseGradient {
         dy: &[D],
     ) {
         let d = self.d;
-        expect_bags(
-            "SparseGradient::accumulate",
-            "dy",
-            indices.len(),
-            bag,
-            d,
-            dy.len(),
-        );
+        expect_bags("SparseGradient::accumulate", "dy", indices.len(), bag, d, dy.len());
         expect_rows("SparseGradient::accumulate", indices, self.rows);
         if d == 0 {
             return;
         }
         let work = (indices.len() * d).max(1);
         let shards_per_thread = (crate::elementwise::ELEMENTS_PER_THREAD * SHARDS).div_ceil(work);
-        pool.for_rows(
-            &mut self.shards,
-            1,
-            shards_per_thread.min(SHARDS),
-            |first, shards| {
-                add_to_shards(indices, bag, dy, d, first, shards);
-            },
-        );
+        pool.for_rows(&mut self.shards, 1, shards_per_thread.min(SHARDS), |first, shards| {
+            add_to_shards(indices, bag, dy, d, first, shards);
+        });
     }
 
     /// The sum of the squares of all gradients, in f64.
     pub fn sum_of_squares(&self) -> f64 {
-        self.shards
-            .iter()
-            .map(|shard| sum_of_squares_part(&shard.gradient))
-            .sum()
+        self.shards.iter().map(|shard| sum_of_squares_part(&shard.gradient)).sum()
     }
 
     /// How many rows were touched.
@@ -126,10 +104,7 @@ impl Shard {
     /// Each row and its gradient of `d` values.
     #[inline(always)]
     pub(crate) fn iter(&self, d: usize) -> impl Iterator<Item = (usize, &[f32])> {
-        self.rows
-            .iter()
-            .copied()
-            .zip(self.gradient.chunks_exact(d.max(1)))
+        self.rows.iter().copied().zip(self.gradient.chunks_exact(d.max(1)))
     }
 }
 

@@ -145,10 +145,7 @@ fn an_index_outside_the_table_is_named() {
         let result = catch_unwind(|| {
             SparseGradient::new(4, 2).accumulate(&Pool::new(2), &chosen, 1, &[0.0f32; 8]);
         });
-        assert_eq!(
-            message(result.unwrap_err()),
-            expected("SparseGradient::accumulate")
-        );
+        assert_eq!(message(result.unwrap_err()), expected("SparseGradient::accumulate"));
     }
 }
 

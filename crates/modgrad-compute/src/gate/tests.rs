@@ -18,17 +18,10 @@ fn check<X: Storage, Y: Storage>(activation: GateActivation, (rows, h): (usize, 
         dx
     });
     let (mut ys, mut dxs) = (vec![], vec![]);
-    for (x, dy) in exact(&x)
-        .chunks_exact(2 * h)
-        .zip(exact(&dy).chunks_exact(h))
-    {
+    for (x, dy) in exact(&x).chunks_exact(2 * h).zip(exact(&dy).chunks_exact(h)) {
         let pairs = || x[..h].iter().zip(&x[h..]);
         ys.extend(pairs().map(|(value, gate)| value * activation.value_f64(*gate)));
-        dxs.extend(
-            dy.iter()
-                .zip(&x[h..])
-                .map(|(dy, gate)| dy * activation.value_f64(*gate)),
-        );
+        dxs.extend(dy.iter().zip(&x[h..]).map(|(dy, gate)| dy * activation.value_f64(*gate)));
         let slopes = pairs().map(|(value, gate)| value * activation.derivative_f64(*gate));
         dxs.extend(dy.iter().zip(slopes).map(|(dy, slope)| dy * slope));
     }
@@ -61,17 +54,8 @@ fn no_columns_and_bad_shapes() {
     let pool = Pool::new(1);
     gated_linear_unit::<f32, f32>(&pool, GateActivation::Silu, &[], 0, &mut []);
     let bad = std::panic::catch_unwind(|| {
-        gated_linear_unit(
-            &Pool::new(1),
-            GateActivation::Silu,
-            &[0.0f32; 6],
-            2,
-            &mut [0.0f32; 3],
-        );
+        gated_linear_unit(&Pool::new(1), GateActivation::Silu, &[0.0f32; 6], 2, &mut [0.0f32; 3]);
     });
     let message = *bad.unwrap_err().downcast::<String>().unwrap();
-    assert_eq!(
-        message,
-        "`gated_linear_unit`: `y` has 3 elements, expected a multiple of 2"
-    );
+    assert_eq!(message, "`gated_linear_unit`: `y` has 3 elements, expected a multiple of 2");
 }

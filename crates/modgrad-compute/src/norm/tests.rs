@@ -8,28 +8,15 @@ const EPSILON: f32 = 1e-5;
 fn rms_reference(x: &[f64], weight: &[f64]) -> (Vec<f64>, f64) {
     let squares: f64 = x.iter().map(|x| x * x).sum();
     let rstd = (squares / x.len() as f64 + EPSILON as f64).powf(-0.5);
-    (
-        x.iter()
-            .zip(weight)
-            .map(|(x, weight)| x * rstd * weight)
-            .collect(),
-        rstd,
-    )
+    (x.iter().zip(weight).map(|(x, weight)| x * rstd * weight).collect(), rstd)
 }
 
 fn layer_reference(x: &[f64], weight: &[f64], bias: &[f64]) -> (Vec<f64>, f64, f64) {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
     let rstd = (variance + EPSILON as f64).powf(-0.5);
-    let scaled = x
-        .iter()
-        .zip(weight)
-        .map(|(x, weight)| (x - mean) * rstd * weight);
-    (
-        scaled.zip(bias).map(|(y, bias)| y + bias).collect(),
-        mean,
-        rstd,
-    )
+    let scaled = x.iter().zip(weight).map(|(x, weight)| (x - mean) * rstd * weight);
+    (scaled.zip(bias).map(|(y, bias)| y + bias).collect(), mean, rstd)
 }
 
 fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -47,29 +34,11 @@ fn norm_gradient_reference(
 ) -> (Vec<f64>, Vec<f64>) {
     let d = x.len() as f64;
     let normal: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
-    let inner: Vec<f64> = dy
-        .iter()
-        .zip(weight)
-        .map(|(dy, weight)| dy * weight)
-        .collect();
-    let constant = if centred {
-        inner.iter().sum::<f64>() / d
-    } else {
-        0.0
-    };
+    let inner: Vec<f64> = dy.iter().zip(weight).map(|(dy, weight)| dy * weight).collect();
+    let constant = if centred { inner.iter().sum::<f64>() / d } else { 0.0 };
     let along = dot(&inner, &normal) / d;
-    let dx = inner
-        .iter()
-        .zip(&normal)
-        .map(|(g, n)| rstd * (g - constant - n * along))
-        .collect();
-    (
-        dx,
-        dy.iter()
-            .zip(&normal)
-            .map(|(dy, normal)| dy * normal)
-            .collect(),
-    )
+    let dx = inner.iter().zip(&normal).map(|(g, n)| rstd * (g - constant - n * along)).collect();
+    (dx, dy.iter().zip(&normal).map(|(dy, normal)| dy * normal).collect())
 }
 
 #[test]
@@ -82,18 +51,9 @@ fn the_references_agree_with_finite_differences() {
     let (layer_dx, layer_dweight) =
         norm_gradient_reference(&x, &weight, &dy, mean, layer_rstd, true);
     let pairs = [
-        (
-            dx,
-            finite_differences(&x, |x| dot(&rms_reference(x, &weight).0, &dy)),
-        ),
-        (
-            dweight,
-            finite_differences(&weight, |w| dot(&rms_reference(&x, w).0, &dy)),
-        ),
-        (
-            layer_dx,
-            finite_differences(&x, |x| dot(&layer_reference(x, &weight, &bias).0, &dy)),
-        ),
+        (dx, finite_differences(&x, |x| dot(&rms_reference(x, &weight).0, &dy))),
+        (dweight, finite_differences(&weight, |w| dot(&rms_reference(&x, w).0, &dy))),
+        (layer_dx, finite_differences(&x, |x| dot(&layer_reference(x, &weight, &bias).0, &dy))),
         (
             layer_dweight,
             finite_differences(&weight, |w| dot(&layer_reference(&x, w, &bias).0, &dy)),
@@ -127,28 +87,13 @@ fn check_rms<X: Storage, Y: Storage>((rows, d): (usize, usize)) {
         ys.extend(y);
         rstds.push(rstd);
         dxs.extend(dx);
-        dweights
-            .iter_mut()
-            .zip(dweight)
-            .for_each(|(sum, dweight)| *sum += dweight);
+        dweights.iter_mut().zip(dweight).for_each(|(sum, dweight)| *sum += dweight);
     }
     let n = rows * d;
     assert_close(&name, &results[..n], &ys, Y::ROUNDING + 2e-6, 1e-7);
     assert_close(&name, &results[n..n + rows], &rstds, 1e-6, 0.0);
-    assert_close(
-        &name,
-        &results[n + rows..2 * n + rows],
-        &dxs,
-        Y::ROUNDING,
-        1e-5,
-    );
-    assert_close(
-        &name,
-        &results[2 * n + rows..],
-        &dweights,
-        2e-6,
-        1e-6 * rows as f64 + 1e-6,
-    );
+    assert_close(&name, &results[n + rows..2 * n + rows], &dxs, Y::ROUNDING, 1e-5);
+    assert_close(&name, &results[2 * n + rows..], &dweights, 2e-6, 1e-6 * rows as f64 + 1e-6);
 }
 
 #[test]
@@ -171,9 +116,7 @@ fn check_layer<X: Storage, Y: Storage>((rows, d): (usize, usize)) {
         let (mut y, mut dx) = (blank(), blank());
         let (mut mean, mut rstd) = (vec![f32::NAN; rows], vec![f32::NAN; rows]);
         let (mut dweight, mut dbias) = (vec![f32::NAN; d], vec![f32::NAN; d]);
-        layer_norm(
-            pool, &x, &weight, &bias, EPSILON, &mut y, &mut mean, &mut rstd,
-        );
+        layer_norm(pool, &x, &weight, &bias, EPSILON, &mut y, &mut mean, &mut rstd);
         layer_norm_gradient(
             pool,
             &x,
@@ -199,10 +142,7 @@ fn check_layer<X: Storage, Y: Storage>((rows, d): (usize, usize)) {
         means.push(mean);
         rstds.push(rstd);
         dxs.extend(dx);
-        dweights
-            .iter_mut()
-            .zip(dweight)
-            .for_each(|(sum, dweight)| *sum += dweight);
+        dweights.iter_mut().zip(dweight).for_each(|(sum, dweight)| *sum += dweight);
         dbiases.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
     }
     let n = rows * d;

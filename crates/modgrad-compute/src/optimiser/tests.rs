@@ -38,15 +38,7 @@ fn adamw_follows_its_definition() {
                 let settings = AdamW { step, ..settings };
                 let shadow = with_shadow.then_some(&mut shadow[..]);
                 let gradient = gradient(step, length);
-                adamw(
-                    pool,
-                    settings,
-                    &mut parameter,
-                    &gradient,
-                    &mut first,
-                    &mut second,
-                    shadow,
-                );
+                adamw(pool, settings, &mut parameter, &gradient, &mut first, &mut second, shadow);
             }
             let shadow = shadow.into_iter().map(bf16::to_f32).collect();
             [parameter, first, second, shadow].concat()
@@ -92,14 +84,7 @@ fn sgd_follows_its_definition() {
             for step in 1..=STEPS {
                 let shadow = nesterov.then_some(&mut shadow[..]);
                 let gradient = gradient(step, length);
-                sgd(
-                    pool,
-                    settings,
-                    &mut parameter,
-                    &gradient,
-                    &mut velocity,
-                    shadow,
-                );
+                sgd(pool, settings, &mut parameter, &gradient, &mut velocity, shadow);
             }
             let shadow = shadow.into_iter().map(bf16::to_f32).collect();
             [parameter, velocity, shadow].concat()
@@ -110,11 +95,7 @@ fn sgd_follows_its_definition() {
             for (i, g) in gradient(step, length).into_iter().enumerate() {
                 let g = g as f64 * 0.5 + settings.weight_decay as f64 * parameter[i];
                 velocity[i] = momentum * velocity[i] + g;
-                let direction = if nesterov {
-                    g + momentum * velocity[i]
-                } else {
-                    velocity[i]
-                };
+                let direction = if nesterov { g + momentum * velocity[i] } else { velocity[i] };
                 parameter[i] -= settings.learning_rate as f64 * direction;
             }
         }
@@ -128,13 +109,7 @@ fn sgd_follows_its_definition() {
 
 #[test]
 fn rowwise_adagrad_follows_its_definition() {
-    let shapes = [
-        (0, 5, 3),
-        (1, 1, 1),
-        (40, 7, 33),
-        (3000, 500, 16),
-        (900, 5000, 96),
-    ];
+    let shapes = [(0, 5, 3), (1, 1, 1), (40, 7, 33), (3000, 500, 16), (900, 5000, 96)];
     for (count, rows, d) in shapes {
         let settings = RowwiseAdagrad {
             learning_rate: 0.1,
@@ -144,10 +119,7 @@ fn rowwise_adagrad_follows_its_definition() {
         };
         let start: Vec<f32> = values(3, rows * d, -1.0, 1.0);
         let chosen = |step| -> Vec<i32> {
-            indices(50 + step, count, rows)
-                .into_iter()
-                .map(|row| row as i32)
-                .collect()
+            indices(50 + step, count, rows).into_iter().map(|row| row as i32).collect()
         };
         let ours = for_threads(|pool| {
             let (mut table, mut state) = (start.clone(), vec![0.0; rows]);
@@ -166,9 +138,7 @@ fn rowwise_adagrad_follows_its_definition() {
             let chosen = chosen(step);
             for (row, g) in chosen.iter().zip(gradient(step, count * d).chunks_exact(d)) {
                 let sums = &mut dense[*row as usize * d..][..d];
-                sums.iter_mut()
-                    .zip(g)
-                    .for_each(|(sum, g)| *sum += *g as f64 * 0.5);
+                sums.iter_mut().zip(g).for_each(|(sum, g)| *sum += *g as f64 * 0.5);
             }
             for row in (0..rows).filter(|row| chosen.contains(&(*row as i32))) {
                 let g = &dense[row * d..(row + 1) * d];
@@ -211,15 +181,7 @@ fn muon_moves_as_published() {
             let (mut parameter, mut shadow) = (start.clone(), vec![bf16::ZERO; length]);
             for step in 1..=STEPS {
                 let gradient = gradient(step, length);
-                muon_momentum(
-                    pool,
-                    0.95,
-                    nesterov,
-                    &gradient,
-                    0.5,
-                    &mut velocity,
-                    &mut update,
-                );
+                muon_momentum(pool, 0.95, nesterov, &gradient, 0.5, &mut velocity, &mut update);
                 let shadow = nesterov.then_some(&mut shadow[..]);
                 muon_apply(pool, 0.02, 0.1, 1.5, &update, &mut parameter, shadow);
             }
@@ -240,13 +202,7 @@ fn muon_moves_as_published() {
         }
         assert_close("velocity", &ours[..length], &velocity, 1e-6, 1e-6);
         assert_close("update", &ours[length..2 * length], &update, 1e-6, 1e-6);
-        assert_close(
-            "parameter",
-            &ours[2 * length..3 * length],
-            &parameter,
-            1e-6,
-            1e-6,
-        );
+        assert_close("parameter", &ours[2 * length..3 * length], &parameter, 1e-6, 1e-6);
         if nesterov {
             assert_shadow(&ours[2 * length..3 * length], &ours[3 * length..]);
         }
@@ -267,13 +223,5 @@ fn a_short_shadow_is_refused() {
     };
     let (mut p, mut m, mut v) = ([0.0; 3], [0.0; 3], [0.0; 3]);
     let mut shadow = [bf16::ZERO; 2];
-    adamw(
-        &Pool::new(1),
-        settings,
-        &mut p,
-        &[0.0; 3],
-        &mut m,
-        &mut v,
-        Some(&mut shadow),
-    );
+    adamw(&Pool::new(1), settings, &mut p, &[0.0; 3], &mut m, &mut v, Some(&mut shadow));
 }

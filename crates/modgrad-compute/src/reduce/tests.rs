@@ -71,15 +71,7 @@ fn a_nan_reaches_the_maximum() {
             let mut x = vec![1.0f32; axis * inner];
             x[place * inner] = f32::NAN;
             let mut out = vec![0.0f32; inner];
-            reduce(
-                &Pool::new(1),
-                Reduction::Maximum,
-                &x,
-                1,
-                axis,
-                inner,
-                &mut out,
-            );
+            reduce(&Pool::new(1), Reduction::Maximum, &x, 1, axis, inner, &mut out);
             assert!(out[0].is_nan());
             assert!(out[1..].iter().all(|out| *out == 1.0));
         }
@@ -91,15 +83,11 @@ fn maximum_gradients_are_shared_among_ties() {
     for &shape in SHAPES {
         let (outer, axis, inner) = shape;
         // Few distinct values, so that ties are common.
-        let x: Vec<f32> = values(2, outer * axis * inner, -3.0, 3.0)
-            .iter()
-            .map(|x: &f32| x.round())
-            .collect();
+        let x: Vec<f32> =
+            values(2, outer * axis * inner, -3.0, 3.0).iter().map(|x: &f32| x.round()).collect();
         let dy: Vec<f32> = values(3, outer * inner, -3.0, 3.0);
-        let y: Vec<f32> = reference(Reduction::Maximum, &exact(&x), shape)
-            .iter()
-            .map(|y| *y as f32)
-            .collect();
+        let y: Vec<f32> =
+            reference(Reduction::Maximum, &exact(&x), shape).iter().map(|y| *y as f32).collect();
         let ours = for_threads(|pool| {
             let mut dx = vec![f32::NAN; x.len()];
             maximum_gradient(pool, &x, &y, &dy, outer, axis, inner, &mut dx);
@@ -108,9 +96,7 @@ fn maximum_gradients_are_shared_among_ties() {
         let mut want = vec![0.0; x.len()];
         for (o, i) in (0..outer * inner).map(|index| (index / inner, index % inner)) {
             let places = (0..axis).map(|a| (o * axis + a) * inner + i);
-            let ties: Vec<usize> = places
-                .filter(|place| x[*place] == y[o * inner + i])
-                .collect();
+            let ties: Vec<usize> = places.filter(|place| x[*place] == y[o * inner + i]).collect();
             for place in &ties {
                 want[*place] = dy[o * inner + i] as f64 / ties.len() as f64;
             }
@@ -129,14 +115,8 @@ fn check_column_sums<X: Storage>((rows, columns): (usize, usize)) {
             column_sums(pool, &x, rows, columns, &mut out, accumulate);
             out
         });
-        let before = start
-            .iter()
-            .map(|start| if accumulate { *start as f64 } else { 0.0 });
-        let want: Vec<f64> = sums
-            .iter()
-            .zip(before)
-            .map(|(sum, before)| sum + before)
-            .collect();
+        let before = start.iter().map(|start| if accumulate { *start as f64 } else { 0.0 });
+        let want: Vec<f64> = sums.iter().zip(before).map(|(sum, before)| sum + before).collect();
         let name = format!("{rows} x {columns}, accumulate {accumulate}");
         assert_close(&name, &ours, &want, 1e-6, 3e-7 * rows as f64 + 1e-6);
     }
@@ -144,14 +124,9 @@ fn check_column_sums<X: Storage>((rows, columns): (usize, usize)) {
 
 #[test]
 fn sums_of_columns() {
-    for &shape in ROWS.iter().chain(&[
-        (20_000, 1),
-        (5000, 3),
-        (900, 63),
-        (40, 9000),
-        (0, 1),
-        (3, 0),
-    ]) {
+    for &shape in
+        ROWS.iter().chain(&[(20_000, 1), (5000, 3), (900, 63), (40, 9000), (0, 1), (3, 0)])
+    {
         check_column_sums::<f32>(shape);
         check_column_sums::<bf16>(shape);
     }
@@ -171,15 +146,8 @@ fn squares_are_summed_in_f64() {
         let x: Vec<f32> = values(6, length, -3.0, 3.0);
         let want: f64 = x.iter().map(|x| (*x as f64).powi(2)).sum();
         let ours = [1, 2, 3].map(|threads| sum_of_squares(&Pool::new(threads), &x));
-        assert!(
-            (ours[0] - want).abs() <= 1e-11 * want,
-            "{length}: {} or {want}",
-            ours[0]
-        );
-        assert!(
-            ours.iter().all(|sum| sum.to_bits() == ours[0].to_bits()),
-            "{length}: {ours:?}"
-        );
+        assert!((ours[0] - want).abs() <= 1e-11 * want, "{length}: {} or {want}", ours[0]);
+        assert!(ours.iter().all(|sum| sum.to_bits() == ours[0].to_bits()), "{length}: {ours:?}");
     }
 }
 

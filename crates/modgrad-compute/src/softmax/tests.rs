@@ -4,9 +4,7 @@ use crate::testing::*;
 
 /// The shared shapes, a row beyond what is held on the stack, and bytes.
 fn shapes() -> impl Iterator<Item = (usize, usize)> {
-    ROWS.iter()
-        .copied()
-        .chain([(2, HELD), (2, HELD + 1), (2, 3 * HELD + 5), (70, 256)])
+    ROWS.iter().copied().chain([(2, HELD), (2, HELD + 1), (2, 3 * HELD + 5), (70, 256)])
 }
 
 fn softmax_reference(x: &[f64]) -> Vec<f64> {
@@ -23,10 +21,7 @@ fn check_softmax<X: Storage, Y: Storage>((rows, c): (usize, usize)) {
         softmax(pool, &x, c, &mut y);
         y
     });
-    let want: Vec<f64> = exact(&x)
-        .chunks_exact(c)
-        .flat_map(softmax_reference)
-        .collect();
+    let want: Vec<f64> = exact(&x).chunks_exact(c).flat_map(softmax_reference).collect();
     assert_close(&name, &ours, &want, Y::ROUNDING + 3e-6, 1e-12);
     // The gradient takes y as it was stored.
     let y: Vec<Y> = want.iter().map(|y| Y::from_f32(*y as f32)).collect();
@@ -41,10 +36,7 @@ fn check_softmax<X: Storage, Y: Storage>((rows, c): (usize, usize)) {
     let want: Vec<f64> = rows
         .flat_map(|(y, dy)| {
             let along: f64 = y.iter().zip(dy).map(|(y, dy)| y * dy).sum();
-            y.iter()
-                .zip(dy)
-                .map(move |(y, dy)| y * (dy - along))
-                .collect::<Vec<f64>>()
+            y.iter().zip(dy).map(move |(y, dy)| y * (dy - along)).collect::<Vec<f64>>()
         })
         .collect();
     assert_close(&name, &ours, &want, Y::ROUNDING + 1e-6, 1e-6);
@@ -67,11 +59,7 @@ fn the_gradient_agrees_with_finite_differences() {
     let mut dx = vec![0.0f32; 11];
     softmax_gradient(&Pool::new(1), &y, &dy, 11, &mut dx);
     let want = finite_differences(&x, |x| {
-        softmax_reference(x)
-            .iter()
-            .zip(&dy)
-            .map(|(y, dy)| y * *dy as f64)
-            .sum()
+        softmax_reference(x).iter().zip(&dy).map(|(y, dy)| y * *dy as f64).sum()
     });
     assert_close("dx", &dx, &want, 1e-6, 1e-6);
 }
@@ -92,15 +80,7 @@ fn check_cross_entropy<X: Storage, I: Index>(
     let logsumexp = &ours[rows..];
     let dlogits = for_threads(|pool| {
         let mut dlogits = vec![X::from_f32(f32::NAN); rows * classes];
-        cross_entropy_gradient(
-            pool,
-            &logits,
-            &targets,
-            logsumexp,
-            &dloss,
-            classes,
-            &mut dlogits,
-        );
+        cross_entropy_gradient(pool, &logits, &targets, logsumexp, &dloss, classes, &mut dlogits);
         dlogits
     });
     let (mut losses, mut sums, mut gradients) = (vec![], vec![], vec![]);
@@ -134,35 +114,16 @@ fn cross_entropies_and_gradients() {
 #[test]
 fn large_logits_and_bad_targets() {
     let pool = Pool::new(1);
-    let logits = [
-        1e30f32,
-        -1e30,
-        f32::NEG_INFINITY,
-        80_000.0,
-        80_001.0,
-        79_000.0,
-    ];
+    let logits = [1e30f32, -1e30, f32::NEG_INFINITY, 80_000.0, 80_001.0, 79_000.0];
     let (mut loss, mut logsumexp) = ([0.0; 2], [0.0; 2]);
     cross_entropy(&pool, &logits, &[0i32, 0], 3, &mut loss, &mut logsumexp);
     assert_eq!(loss[0], 0.0);
-    assert!(
-        (loss[1] - (1.0 + (-1f32).exp().ln_1p())).abs() < 1e-6,
-        "{}",
-        loss[1]
-    );
+    assert!((loss[1] - (1.0 + (-1f32).exp().ln_1p())).abs() < 1e-6, "{}", loss[1]);
     let mut dlogits = [0.0f32; 6];
     for bad in [3i32, -1] {
         cross_entropy(&pool, &logits, &[0, bad], 3, &mut loss, &mut logsumexp);
         assert!(loss[0] == 0.0 && loss[1].is_nan() && !logsumexp[1].is_nan());
-        cross_entropy_gradient(
-            &pool,
-            &logits,
-            &[0, bad],
-            &logsumexp,
-            &[1.0; 2],
-            3,
-            &mut dlogits,
-        );
+        cross_entropy_gradient(&pool, &logits, &[0, bad], &logsumexp, &[1.0; 2], 3, &mut dlogits);
         assert!(dlogits[..3].iter().all(|d| *d == 0.0) && dlogits[3..].iter().all(|d| d.is_nan()));
     }
     let mut y = [0.0f32; 3];

@@ -132,9 +132,7 @@ pub fn peak_rss_mb() -> f64 {
 }
 
 fn peak_in_status(status: &str) -> Option<f64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
 }
@@ -204,24 +202,13 @@ context:          128
         assert_eq!(line("total_tokens_m:"), "total_tokens_m:   0.0");
         assert_eq!(line("task:"), "task:             mazes-brain");
         assert_eq!(line("device:"), "device:           aval_bpb: 0.1");
-        assert_eq!(
-            block
-                .lines()
-                .filter(|line| line.starts_with("val_bpb:"))
-                .count(),
-            1
-        );
+        assert_eq!(block.lines().filter(|line| line.starts_with("val_bpb:")).count(), 1);
     }
 
     #[test]
     fn a_run_without_a_result_has_no_summary() {
         for value in [f64::NAN, f64::INFINITY, -1.0] {
-            let error = Summary {
-                val_bpb: value,
-                ..example()
-            }
-            .render()
-            .unwrap_err();
+            let error = Summary { val_bpb: value, ..example() }.render().unwrap_err();
             assert_eq!(error.label, "val_bpb");
         }
     }

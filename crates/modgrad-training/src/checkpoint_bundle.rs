@@ -58,11 +58,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            max_bytes: 16 << 30,
-            max_header_bytes: 16 << 20,
-            expected_sha256: None,
-        }
+        Limits { max_bytes: 16 << 30, max_header_bytes: 16 << 20, expected_sha256: None }
     }
 }
 
@@ -105,18 +101,13 @@ impl Checkpoint {
         for (name, tensor) in &tensors {
             let start = end;
             end += tensor.bytes().len();
-            header
-                .tensors
-                .push((name.clone(), content::info(tensor, start, end)));
+            header.tensors.push((name.clone(), content::info(tensor, start, end)));
         }
         let programs = content::programs_text(&self.programs);
         // An attribute that is not finite has no JSON.
         if content::read_programs(&programs)? != self.programs {
             let detail = "a program changes when it is written".to_owned();
-            return Err(Reason::Entry {
-                entry: "programs",
-                detail,
-            });
+            return Err(Reason::Entry { entry: "programs", detail });
         }
         let meta = Value::Object(self.meta.clone()).to_string();
         header.entries = BTreeMap::from([
@@ -133,10 +124,7 @@ impl Checkpoint {
         // A file that nobody may load is not written.
         let (most, length) = (Limits::default().max_header_bytes, header.len());
         if length > most {
-            return Err(Reason::TooLarge {
-                bytes: length as u64,
-                limit: most as u64,
-            });
+            return Err(Reason::TooLarge { bytes: length as u64, limit: most as u64 });
         }
         let parts: Vec<&[u8]> = std::iter::once(&header[..]).chain(data).collect();
         atomic::replace(path, &parts, before)?;
@@ -147,10 +135,7 @@ impl Checkpoint {
         if let Some(expected) = &limits.expected_sha256 {
             let found = crate::sha256_hex(file);
             if !same(expected, &found) {
-                return Err(Reason::Pin {
-                    expected: one_line(expected),
-                    found,
-                });
+                return Err(Reason::Pin { expected: one_line(expected), found });
             }
         }
         let (header, start) = Header::from_bytes(file, limits.max_header_bytes)?;
@@ -170,10 +155,8 @@ impl Checkpoint {
             } else if let Some(name) = name.strip_prefix(OPTIMISER) {
                 checkpoint.state.insert(name.to_owned(), tensor);
             } else {
-                let detail = format!(
-                    "its tensor `{}` is neither model/ nor optimiser/",
-                    one_line(name)
-                );
+                let detail =
+                    format!("its tensor `{}` is neither model/ nor optimiser/", one_line(name));
                 return Err(Reason::Foreign { detail });
             }
         }
@@ -186,10 +169,7 @@ impl Checkpoint {
         for (name, tensor) in &self.weights {
             let bad = |values: &[f32]| values.iter().position(|value| !value.is_finite());
             if let Some(element) = tensor.as_f32().and_then(bad) {
-                return Err(Reason::NonFinite {
-                    tensor: one_line(name),
-                    element,
-                });
+                return Err(Reason::NonFinite { tensor: one_line(name), element });
             }
         }
         for (program_name, program) in &self.programs {
@@ -197,10 +177,7 @@ impl Checkpoint {
                 let (program_name, parameter) = (one_line(program_name), one_line(name));
                 let expected = program.spec(value);
                 let Some(tensor) = self.weights.get(name) else {
-                    return Err(Reason::MissingParameter {
-                        program: program_name,
-                        parameter,
-                    });
+                    return Err(Reason::MissingParameter { program: program_name, parameter });
                 };
                 let found = tensor.spec();
                 if *expected != found {
@@ -218,14 +195,8 @@ impl Checkpoint {
 
     /// Widest elements first, so that each tensor is aligned; then by name.
     fn tensors_in_order(&self) -> Vec<(String, &Tensor)> {
-        let weights = self
-            .weights
-            .iter()
-            .map(|(name, tensor)| (format!("{MODEL}{name}"), tensor));
-        let state = self
-            .state
-            .iter()
-            .map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor));
+        let weights = self.weights.iter().map(|(name, tensor)| (format!("{MODEL}{name}"), tensor));
+        let state = self.state.iter().map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor));
         let mut tensors: Vec<_> = weights.chain(state).collect();
         tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
         tensors

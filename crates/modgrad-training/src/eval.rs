@@ -111,10 +111,7 @@ pub fn eval_ffn(
     if let Some(expected) = options.expected_sha256
         && !same(expected, &sha256)
     {
-        return Err(EvalError::Pin {
-            expected: expected.to_owned(),
-            found: sha256,
-        });
+        return Err(EvalError::Pin { expected: expected.to_owned(), found: sha256 });
     }
     let text = &data[..options.max_bytes.unwrap_or(usize::MAX).min(data.len())];
     if text.len() < 2 {
@@ -122,10 +119,7 @@ pub fn eval_ffn(
     }
     if options.probes < LEAST_PROBES {
         let reason = format!("{} are too few, at least {LEAST_PROBES}", options.probes);
-        return Err(EvalError::Option {
-            option: "probes",
-            reason,
-        });
+        return Err(EvalError::Option { option: "probes", reason });
     }
     let mut model = Model::new(checkpoint, options)?;
     let windows = Windows::new(text, model.context);
@@ -149,10 +143,7 @@ fn judge(
     windows: &Windows<'_>,
     options: &EvalOptions<'_>,
 ) -> Result<(BitsPerByte, usize), EvalError> {
-    let seed = options
-        .seed
-        .map_or_else(random::from_system, Ok)
-        .map_err(EvalError::Randomness)?;
+    let seed = options.seed.map_or_else(random::from_system, Ok).map_err(EvalError::Randomness)?;
     let mut random = Random::new(seed);
     let mut order: Vec<usize> = (0..windows.count()).collect();
     random.shuffle(&mut order);
@@ -193,10 +184,7 @@ fn score(
         }
         let logits = model.run(&tokens)?;
         for (place, &window) in batch.iter().enumerate() {
-            bits.add_window(
-                window,
-                &costs(model, &logits, place, windows.targets_of(window)),
-            )?;
+            bits.add_window(window, &costs(model, &logits, place, windows.targets_of(window)))?;
         }
         probes.remember(model, batch, &logits);
         tick()?;

@@ -50,10 +50,7 @@ pub(crate) struct Turns {
 
 impl Turns {
     pub(crate) fn new(bound: usize) -> Self {
-        Turns {
-            order: (0..bound).collect(),
-            used: bound,
-        }
+        Turns { order: (0..bound).collect(), used: bound }
     }
 
     pub(crate) fn next(&mut self, random: &mut Random) -> usize {
@@ -85,10 +82,7 @@ mod tests {
         for _ in 0..500 {
             let mut items = [0, 1, 2, 3, 4];
             random.shuffle(&mut items);
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(place, &item)| reached[item][place] = true);
+            items.iter().enumerate().for_each(|(place, &item)| reached[item][place] = true);
             items.sort_unstable();
             assert_eq!(items, [0, 1, 2, 3, 4]);
         }

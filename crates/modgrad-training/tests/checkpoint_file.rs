@@ -18,26 +18,18 @@ fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
 /// Something of everything that a checkpoint can hold.
 fn rich() -> Checkpoint {
     let mut checkpoint = looks_back(2, 8);
-    checkpoint
-        .programs
-        .insert("empty".into(), modgrad_graph::Program::new());
+    checkpoint.programs.insert("empty".into(), modgrad_graph::Program::new());
     let mut tensor = |name: &str, shape: &[usize], data| {
         let tensor = Tensor::new(shape, data).unwrap();
         checkpoint.state.insert(name.into(), tensor);
     };
-    tensor(
-        "first",
-        &[3],
-        Data::F32(vec![-0.0, f32::MIN_POSITIVE / 2.0, f32::MAX]),
-    );
+    tensor("first", &[3], Data::F32(vec![-0.0, f32::MIN_POSITIVE / 2.0, f32::MAX]));
     tensor("loss", &[], Data::F32(vec![f32::NAN]));
     tensor("cursor", &[2, 1], Data::I32(vec![i32::MIN, 7]));
     tensor("bytes", &[5], Data::U8(vec![0, 1, 2, 254, 255]));
     tensor("none", &[4, 0], Data::I32(vec![]));
     tensor("a/b \"quoted\" ü\n", &[1], Data::U8(vec![9]));
-    checkpoint
-        .weights
-        .insert("spare".into(), Tensor::f32([1], vec![0.1]).unwrap());
+    checkpoint.weights.insert("spare".into(), Tensor::f32([1], vec![0.1]).unwrap());
     let meta = serde_json::json!({
         "step": 953, "task": "language", "budget_spent": 299.97, "nested": {"cursor": [1, 2, 3]},
     });
@@ -49,17 +41,11 @@ fn rich() -> Checkpoint {
 fn assert_same(found: &Checkpoint, expected: &Checkpoint) {
     assert_eq!(found.programs, expected.programs);
     assert_eq!(found.meta, expected.meta);
-    let tensors = [
-        (&found.weights, &expected.weights),
-        (&found.state, &expected.state),
-    ];
+    let tensors = [(&found.weights, &expected.weights), (&found.state, &expected.state)];
     for (found, expected) in tensors {
         assert!(found.keys().eq(expected.keys()));
         for (found, expected) in found.values().zip(expected.values()) {
-            assert_eq!(
-                (found.spec(), found.bytes()),
-                (expected.spec(), expected.bytes())
-            );
+            assert_eq!((found.spec(), found.bytes()), (expected.spec(), expected.bytes()));
         }
     }
 }
@@ -81,10 +67,7 @@ fn what_goes_in_comes_out() {
     assert_same(&load(&path).unwrap(), &checkpoint);
     let bytes = fs::read(&path).unwrap();
     assert_eq!(digest, sha256_hex(&bytes));
-    assert_same(
-        &Checkpoint::from_bytes(&bytes, &path, &Limits::default()).unwrap(),
-        &checkpoint,
-    );
+    assert_same(&Checkpoint::from_bytes(&bytes, &path, &Limits::default()).unwrap(), &checkpoint);
 
     // The same content is the same file; a second save leaves nothing behind.
     assert_eq!(load(&path).unwrap().save(&path).unwrap(), digest);
@@ -108,30 +91,13 @@ fn any_reader_of_safetensors_reads_it() {
     assert_eq!(entries["version"], "1");
     assert!(entries["programs"].contains(r#""score":{"op_set":"#));
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(
-        file.len(),
-        checkpoint.weights.len() + checkpoint.state.len()
-    );
-    let weights = checkpoint
-        .weights
-        .iter()
-        .map(|(name, tensor)| (format!("model/{name}"), tensor));
-    let state = checkpoint
-        .state
-        .iter()
-        .map(|(name, tensor)| (format!("optimiser/{name}"), tensor));
+    assert_eq!(file.len(), checkpoint.weights.len() + checkpoint.state.len());
+    let weights = checkpoint.weights.iter().map(|(name, tensor)| (format!("model/{name}"), tensor));
+    let state = checkpoint.state.iter().map(|(name, tensor)| (format!("optimiser/{name}"), tensor));
     for (name, tensor) in weights.chain(state) {
         let found = file.tensor(&name).unwrap();
-        assert_eq!(
-            (found.shape(), found.data()),
-            (tensor.shape(), tensor.bytes()),
-            "{name}"
-        );
-        assert_eq!(
-            found.data().as_ptr() as usize % tensor.dtype().size(),
-            0,
-            "{name}"
-        );
+        assert_eq!((found.shape(), found.data()), (tensor.shape(), tensor.bytes()), "{name}");
+        assert_eq!(found.data().as_ptr() as usize % tensor.dtype().size(), 0, "{name}");
     }
 }
 
@@ -149,10 +115,7 @@ fn a_checkpoint_that_could_not_be_loaded_is_not_saved() {
     checkpoint.weights.insert("bias".into(), bias(f32::NAN));
     let reason = refused(&checkpoint);
     assert!(matches!(&reason, Reason::NonFinite { tensor, element: 255 } if tensor == "bias"));
-    checkpoint.weights.insert(
-        "bias".into(),
-        Tensor::f32([2, 128], vec![0.0; 256]).unwrap(),
-    );
+    checkpoint.weights.insert("bias".into(), Tensor::f32([2, 128], vec![0.0; 256]).unwrap());
     let reason = refused(&checkpoint);
     assert!(matches!(&reason, Reason::Parameter { parameter, .. } if parameter == "bias"));
     checkpoint.weights.remove("bias");
@@ -160,9 +123,7 @@ fn a_checkpoint_that_could_not_be_loaded_is_not_saved() {
     assert!(matches!(&reason, Reason::MissingParameter { parameter, .. } if parameter == "bias"));
 
     let mut checkpoint = bigram(2, 8);
-    checkpoint
-        .meta
-        .insert("log".into(), "x".repeat(17 << 20).into());
+    checkpoint.meta.insert("log".into(), "x".repeat(17 << 20).into());
     assert!(matches!(refused(&checkpoint), Reason::TooLarge { .. }));
 }
 
@@ -196,15 +157,8 @@ fn a_save_that_fails_anywhere_leaves_the_old_file_whole() {
         assert_eq!(steps.len(), fault);
         assert!(matches!(error.reason, Reason::NoSpace { .. }), "{error}");
         let message = error.to_string();
-        assert!(
-            message.contains("model.ckpt") && message.contains("free some space"),
-            "{message}"
-        );
-        let expected = if steps.last() == Some(&Step::SyncFolder) {
-            &new
-        } else {
-            &old
-        };
+        assert!(message.contains("model.ckpt") && message.contains("free some space"), "{message}");
+        let expected = if steps.last() == Some(&Step::SyncFolder) { &new } else { &old };
         assert_same(&load(&path).unwrap(), expected);
         writes += usize::from(steps.last() == Some(&Step::Write));
     }
@@ -250,17 +204,11 @@ fn names_that_are_no_place_for_a_file_are_refused() {
     let error = refused(&folder.path().join("missing/model.ckpt"));
     assert!(matches!(error.reason, Reason::NoFolder), "{error}");
     assert!(error.to_string().contains("create it first"));
-    assert!(matches!(
-        refused(folder.path()).reason,
-        Reason::NotRegular { kind: "a folder" }
-    ));
+    assert!(matches!(refused(folder.path()).reason, Reason::NotRegular { kind: "a folder" }));
     assert!(matches!(refused(Path::new("..")).reason, Reason::NoName));
     // Saving may not put a file where the system's device was.
     let device = refused(Path::new("/dev/null"));
-    assert!(
-        matches!(device.reason, Reason::NotRegular { kind: "a device" }),
-        "{device}"
-    );
+    assert!(matches!(device.reason, Reason::NotRegular { kind: "a device" }), "{device}");
 
     // The longest name that a folder takes.
     let long = folder.path().join("x".repeat(255));
@@ -275,10 +223,7 @@ fn only_regular_files_are_read_and_nothing_waits() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let pipe = at("pipe");
-    let made = std::process::Command::new("mkfifo")
-        .arg(&pipe)
-        .status()
-        .unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     symlink("/dev/zero", at("zero")).unwrap();
     symlink(at("loop"), at("loop")).unwrap();
@@ -294,23 +239,14 @@ fn only_regular_files_are_read_and_nothing_waits() {
     assert_eq!(kind(Path::new("/dev/tty")), "a device");
     assert_eq!(kind(&at("socket")), "a socket");
     assert_eq!(kind(folder.path()), "a folder");
-    assert!(matches!(
-        load(&at("dangling")).unwrap_err().reason,
-        Reason::NotFound
-    ));
-    assert!(matches!(
-        load(&at("loop")).unwrap_err().reason,
-        Reason::Io { .. }
-    ));
+    assert!(matches!(load(&at("dangling")).unwrap_err().reason, Reason::NotFound));
+    assert!(matches!(load(&at("loop")).unwrap_err().reason, Reason::Io { .. }));
     let error = load(&at("absent.ckpt")).unwrap_err();
     assert!(matches!(error.reason, Reason::NotFound));
     assert!(
         error.to_string().contains("absent.ckpt") && error.to_string().contains("check the path")
     );
-    assert!(matches!(
-        load(Path::new("")).unwrap_err().reason,
-        Reason::NotFound
-    ));
+    assert!(matches!(load(Path::new("")).unwrap_err().reason, Reason::NotFound));
     assert!(start.elapsed() < Duration::from_secs(1));
 
     bigram(2, 8).save(&at("model.ckpt")).unwrap();
@@ -325,29 +261,13 @@ fn sizes_and_pins_are_checked_before_the_content() {
     let digest = bigram(2, 8).save(&path).unwrap();
     let bytes = fs::metadata(&path).unwrap().len();
     let with = |limits: Limits| Checkpoint::load(&path, &limits);
-    assert!(
-        with(Limits {
-            max_bytes: bytes,
-            ..Limits::default()
-        })
-        .is_ok()
-    );
-    let error = with(Limits {
-        max_bytes: bytes - 1,
-        ..Limits::default()
-    })
-    .unwrap_err();
+    assert!(with(Limits { max_bytes: bytes, ..Limits::default() }).is_ok());
+    let error = with(Limits { max_bytes: bytes - 1, ..Limits::default() }).unwrap_err();
     assert!(matches!(error.reason, Reason::TooLarge { .. }), "{error}");
-    let error = with(Limits {
-        max_header_bytes: 100,
-        ..Limits::default()
-    })
-    .unwrap_err();
+    let error = with(Limits { max_header_bytes: 100, ..Limits::default() }).unwrap_err();
     assert!(matches!(error.reason, Reason::Header { .. }), "{error}");
-    let pinned = |digest: &str| Limits {
-        expected_sha256: Some(digest.into()),
-        ..Limits::default()
-    };
+    let pinned =
+        |digest: &str| Limits { expected_sha256: Some(digest.into()), ..Limits::default() };
     assert!(with(pinned(&digest)).is_ok());
     assert!(with(pinned(&digest.to_uppercase())).is_ok());
     let error = with(pinned(&"0".repeat(64))).unwrap_err();
@@ -357,10 +277,7 @@ fn sizes_and_pins_are_checked_before_the_content() {
     let vast = folder.path().join("vast.ckpt");
     File::create(&vast).unwrap().set_len(1 << 40).unwrap();
     let start = Instant::now();
-    assert!(matches!(
-        load(&vast).unwrap_err().reason,
-        Reason::TooLarge { .. }
-    ));
+    assert!(matches!(load(&vast).unwrap_err().reason, Reason::TooLarge { .. }));
     assert!(start.elapsed() < Duration::from_secs(1));
 }
 

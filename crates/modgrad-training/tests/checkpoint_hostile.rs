@@ -42,17 +42,11 @@ fn saved() -> (Vec<u8>, usize) {
 /// can make.
 fn forged(header: &str, data: &[u8]) -> Vec<u8> {
     let mut header = header.to_owned();
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
-    let file = |header: &str| {
-        [
-            &(header.len() as u64).to_le_bytes(),
-            header.as_bytes(),
-            data,
-        ]
-        .concat()
-    };
+    let file =
+        |header: &str| [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
     let digest = sha256_hex(&file(&header));
     file(&header.replace(NO_DIGEST, &digest))
 }
@@ -113,10 +107,7 @@ fn truncated_files_are_refused() {
     let (bytes, end) = saved();
     for length in (0..=end).chain((end..bytes.len()).step_by(131)) {
         let reason = refused(&bytes[..length]);
-        assert!(
-            matches!(reason, Reason::Truncated { .. }),
-            "{length}: {reason}"
-        );
+        assert!(matches!(reason, Reason::Truncated { .. }), "{length}: {reason}");
     }
     let longer = [&bytes[..], &[0; 3]].concat();
     assert!(matches!(refused(&longer), Reason::Trailing { extra: 3 }));
@@ -129,33 +120,19 @@ fn files_of_others_are_refused() {
     assert!(matches!(refused(&foreign), Reason::Foreign { .. }));
     let other = forged(r#"{"__metadata__":{"format":"pt"}}"#, &[]);
     assert!(refused(&other).to_string().contains("its format is `pt`"));
-    assert!(matches!(
-        refused(b"PK\x03\x04 a zip file of PyTorch"),
-        Reason::Header { .. }
-    ));
+    assert!(matches!(refused(b"PK\x03\x04 a zip file of PyTorch"), Reason::Header { .. }));
     assert!(matches!(refused(b"short"), Reason::Truncated { .. }));
     assert!(matches!(refused(&[0; 64]), Reason::Header { .. }));
     let stray = with_tensors(&tensor("layer.weight", "F32", "[2]", 0, 8));
-    assert!(matches!(
-        refused(&forged(&stray, &[0; 8])),
-        Reason::Foreign { .. }
-    ));
+    assert!(matches!(refused(&forged(&stray, &[0; 8])), Reason::Foreign { .. }));
     let more = metadata("{}").replace("\"version\"", "\"extra\":\"1\",\"version\"");
-    assert!(matches!(
-        refused(&forged(&format!("{{{more}}}"), &[])),
-        Reason::Foreign { .. }
-    ));
+    assert!(matches!(refused(&forged(&format!("{{{more}}}"), &[])), Reason::Foreign { .. }));
 }
 
 #[test]
 fn later_versions_are_refused_by_number() {
-    for (version, future) in [
-        ("2", true),
-        ("10", true),
-        ("0", false),
-        ("one", false),
-        ("", false),
-    ] {
+    for (version, future) in [("2", true), ("10", true), ("0", false), ("one", false), ("", false)]
+    {
         let header = format!("{{{}}}", metadata("{}"))
             .replace(r#""version":"1""#, &format!(r#""version":"{version}""#));
         match refused(&forged(&header, &[])) {
@@ -183,21 +160,12 @@ fn every_way_a_layout_can_be_wrong_has_its_name() {
     assert!(matches!(reason(&outside, 9), Reason::Trailing { extra: 1 }));
     let backwards = with_tensors(&good("model/a", 8, 0));
     assert!(matches!(reason(&backwards, 8), Reason::Size { .. }));
-    let unaligned = pair(
-        &tensor("model/a", "U8", "[3]", 0, 3),
-        &good("model/b", 3, 11),
-    );
+    let unaligned = pair(&tensor("model/a", "U8", "[3]", 0, 3), &good("model/b", 3, 11));
     assert!(matches!(reason(&unaligned, 11), Reason::Unaligned { .. }));
     let vast = format!("[{0},{0},{0}]", usize::MAX);
     let vast = with_tensors(&tensor("model/a", "U8", &vast, 0, 8));
     assert!(matches!(reason(&vast, 8), Reason::Size { .. }));
-    let end = with_tensors(&tensor(
-        "model/a",
-        "U8",
-        &format!("[{}]", usize::MAX),
-        0,
-        usize::MAX,
-    ));
+    let end = with_tensors(&tensor("model/a", "U8", &format!("[{}]", usize::MAX), 0, usize::MAX));
     assert!(matches!(reason(&end, 8), Reason::Truncated { .. }));
     let size = with_tensors(&tensor("model/a", "F32", "[3]", 0, 8));
     assert!(matches!(reason(&size, 8), Reason::Size { .. }));
@@ -208,10 +176,7 @@ fn every_way_a_layout_can_be_wrong_has_its_name() {
     let twice = pair(&good("model/a", 0, 8), &good("model/a", 8, 16));
     assert!(matches!(reason(&twice, 16), Reason::Duplicate { name } if name == "model/a"));
     let metadata_twice = format!("{{{0},{0}}}", metadata("{}"));
-    assert!(matches!(
-        reason(&metadata_twice, 0),
-        Reason::Duplicate { .. }
-    ));
+    assert!(matches!(reason(&metadata_twice, 0), Reason::Duplicate { .. }));
     for broken in [
         r#""model/a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"more":1}"#,
         r#""model/a":{"dtype":"F32","shape":[2]}"#,
@@ -220,10 +185,7 @@ fn every_way_a_layout_can_be_wrong_has_its_name() {
         r#""model/a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,9]}"#,
         r#""model/a":7"#,
     ] {
-        assert!(
-            matches!(reason(&with_tensors(broken), 8), Reason::Header { .. }),
-            "{broken}"
-        );
+        assert!(matches!(reason(&with_tensors(broken), 8), Reason::Header { .. }), "{broken}");
     }
     // The same header in other words.
     let spaced = outside.replace("\"dtype\":", "\"dtype\": ");
@@ -248,10 +210,7 @@ fn weights_that_are_not_finite_are_refused_and_state_is_not() {
 fn programs_are_verified_and_agree_with_the_weights() {
     let with = |programs: &str, tensors: &str, data: &[u8]| {
         let comma = if tensors.is_empty() { "" } else { "," };
-        read(&forged(
-            &format!("{{{}{comma}{tensors}}}", metadata(programs)),
-            data,
-        ))
+        read(&forged(&format!("{{{}{comma}{tensors}}}", metadata(programs)), data))
     };
     let program = |node: &str| {
         format!(r#"{{"score":{{"op_set":1,"nodes":[{{"do":{node}}}],"outputs":{{}}}}}}"#)
@@ -273,32 +232,20 @@ fn programs_are_verified_and_agree_with_the_weights() {
     }
     let found = with(&program(r#"{"op":"steal_the_future"}"#), "", &[]);
     let message = found.unwrap_err().to_string();
-    assert!(
-        message.contains("`score`") && message.contains("`steal_the_future`"),
-        "{message}"
-    );
+    assert!(message.contains("`score`") && message.contains("`steal_the_future`"), "{message}");
     for broken in [
         program(r#"{"op":"parameter"}"#),
         program(r#"{"op":"softmax"}"#),
         parameter.replace("\"op_set\":1", "\"op_set\":99"),
         r#"{"score":7}"#.to_owned(),
     ] {
-        assert!(
-            matches!(with(&broken, "", &[]), Err(Reason::Program { .. })),
-            "{broken}"
-        );
+        assert!(matches!(with(&broken, "", &[]), Err(Reason::Program { .. })), "{broken}");
     }
     for broken in ["[]", "", "{", r#"{"a":1,"a":1}"#] {
-        assert!(
-            matches!(with(broken, "", &[]), Err(Reason::Entry { .. })),
-            "{broken}"
-        );
+        assert!(matches!(with(broken, "", &[]), Err(Reason::Entry { .. })), "{broken}");
     }
     let header = format!("{{{}}}", metadata("{}")).replace(r#""meta":"{}""#, r#""meta":"[1]""#);
-    assert!(matches!(
-        refused(&forged(&header, &[])),
-        Reason::Entry { entry: "meta", .. }
-    ));
+    assert!(matches!(refused(&forged(&header, &[])), Reason::Entry { entry: "meta", .. }));
 }
 
 #[test]
@@ -306,15 +253,9 @@ fn hostile_headers_are_refused_in_no_time() {
     let start = Instant::now();
     // Deep nesting, where a parser could run out of stack.
     let deep = format!("{{\"a\":{}", "[".repeat(1 << 20));
-    assert!(matches!(
-        refused(&forged(&deep, &[])),
-        Reason::Header { .. }
-    ));
+    assert!(matches!(refused(&forged(&deep, &[])), Reason::Header { .. }));
     let deep = metadata(&"[".repeat(1 << 20));
-    assert!(matches!(
-        refused(&forged(&format!("{{{deep}}}"), &[])),
-        Reason::Entry { .. }
-    ));
+    assert!(matches!(refused(&forged(&format!("{{{deep}}}"), &[])), Reason::Entry { .. }));
     // A length that would wrap around.
     for length in [u64::MAX, u64::MAX - 7, 1 << 63, 1 << 40, (16 << 20) + 1] {
         let bytes = [&length.to_le_bytes()[..], b"{}      "].concat();
@@ -323,21 +264,10 @@ fn hostile_headers_are_refused_in_no_time() {
     // Names as long as the header, in an error.
     let long = with_tensors(&tensor(&"x".repeat(1 << 20), "F32", "[2]", 0, 8));
     assert!(refused(&forged(&long, &[0; 8])).to_string().len() < 1000);
-    let many: Vec<String> = (0..50_000)
-        .map(|i| tensor(&format!("model/{i}"), "U8", "[0]", 0, 0))
-        .collect();
-    assert_eq!(
-        read(&forged(&with_tensors(&many.join(",")), &[]))
-            .unwrap()
-            .weights
-            .len(),
-        50_000
-    );
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        start.elapsed()
-    );
+    let many: Vec<String> =
+        (0..50_000).map(|i| tensor(&format!("model/{i}"), "U8", "[0]", 0, 0)).collect();
+    assert_eq!(read(&forged(&with_tensors(&many.join(",")), &[])).unwrap().weights.len(), 50_000);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 proptest! {

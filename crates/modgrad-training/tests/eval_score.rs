@@ -27,14 +27,7 @@ fn every_context_scores_the_same_targets() {
         assert_eq!(found.n_targets, 330);
         assert_eq!(found.context, context);
         assert_eq!(found.windows, 330usize.div_ceil(context));
-        assert_eq!(
-            found
-                .bits_by_position
-                .iter()
-                .map(|b| b.targets)
-                .sum::<u64>(),
-            330
-        );
+        assert_eq!(found.bits_by_position.iter().map(|b| b.targets).sum::<u64>(), 330);
         assert_eq!(found.probes, if context == 1 { 0 } else { 256 });
         scores.push(found.bits_per_byte);
     }
@@ -64,11 +57,7 @@ fn a_known_model_agrees_with_a_plain_computation() {
         let x: Vec<f64> = (0..width)
             .map(|c| {
                 let own = channel(text[t].into(), c);
-                let before = if t % context > 0 {
-                    channel(text[t - 1].into(), c)
-                } else {
-                    0.0
-                };
+                let before = if t % context > 0 { channel(text[t - 1].into(), c) } else { 0.0 };
                 own + before
             })
             .collect();
@@ -91,26 +80,14 @@ fn a_known_model_agrees_with_a_plain_computation() {
 fn a_score_does_not_depend_on_seed_threads_or_batch() {
     let text = Stream(10).text(5000, 90);
     let mut scores = Vec::new();
-    for (batch, seed, threads) in [
-        (8, 1, 1),
-        (8, 2, 1),
-        (8, 2, 2),
-        (8, 3, 3),
-        (1, 4, 2),
-        (13, 5, 2),
-    ] {
-        let options = EvalOptions {
-            threads,
-            seed: Some(seed),
-            ..EvalOptions::default()
-        };
+    for (batch, seed, threads) in
+        [(8, 1, 1), (8, 2, 1), (8, 2, 2), (8, 3, 3), (1, 4, 2), (13, 5, 2)]
+    {
+        let options = EvalOptions { threads, seed: Some(seed), ..EvalOptions::default() };
         let found = eval_ffn(&looks_back(batch, 33), &text, &options)
             .unwrap_or_else(|error| panic!("batch {batch}, {threads} threads: {error}"));
-        let buckets: Vec<u64> = found
-            .bits_by_position
-            .iter()
-            .map(|b| b.bits_per_byte.to_bits())
-            .collect();
+        let buckets: Vec<u64> =
+            found.bits_by_position.iter().map(|b| b.bits_per_byte.to_bits()).collect();
         scores.push((found.bits_per_byte.to_bits(), buckets));
     }
     for other in &scores[1..] {
@@ -122,16 +99,9 @@ fn a_score_does_not_depend_on_seed_threads_or_batch() {
 fn honest_models_of_many_sizes_pass() {
     // The bitwise rules may not refuse a kernel's odd edges.
     let text = Stream(11).text(2600, 90);
-    for (batch, context) in [
-        (1, 2),
-        (2, 5),
-        (3, 17),
-        (5, 31),
-        (7, 64),
-        (16, 65),
-        (33, 96),
-        (2, 257),
-    ] {
+    for (batch, context) in
+        [(1, 2), (2, 5), (3, 17), (5, 31), (7, 64), (16, 65), (33, 96), (2, 257)]
+    {
         let found = eval_ffn(&looks_back(batch, context), &text, &EvalOptions::default());
         let found = found.unwrap_or_else(|error| panic!("{batch} x {context}: {error}"));
         assert!(found.bits_per_byte > 1.0 && found.bits_per_byte.is_finite());
@@ -149,10 +119,7 @@ fn wide_honest_layers_pass() {
         let x = builder.apply(Op::Linear, &[x, up]);
         let x = builder.apply(serde_json::from_value(gate).unwrap(), &[x]);
         let down = builder.eighths("down", &[hidden, width]);
-        let matmul = Op::MatMul {
-            transpose_a: false,
-            transpose_b: false,
-        };
+        let matmul = Op::MatMul { transpose_a: false, transpose_b: false };
         let x = builder.apply(matmul, &[x, down]);
         let norm = builder.weight("norm", &[width], vec![0.5; width]);
         let shift = builder.weight("shift", &[width], vec![0.1; width]);
@@ -160,11 +127,7 @@ fn wide_honest_layers_pass() {
         let logits = builder.head(x, width);
         let checkpoint = builder.finish(logits);
         let found = eval_ffn(&checkpoint, &text, &EvalOptions::default());
-        assert!(
-            found.is_ok(),
-            "{batch} x {context} x {width}: {}",
-            found.unwrap_err()
-        );
+        assert!(found.is_ok(), "{batch} x {context} x {width}: {}", found.unwrap_err());
     }
 }
 
@@ -174,34 +137,19 @@ fn data_is_pinned_and_measured() {
     let digest = sha256_hex(&text);
     let model = bigram(2, 16);
     let upper = digest.to_uppercase();
-    let options = EvalOptions {
-        expected_sha256: Some(&upper),
-        ..EvalOptions::default()
-    };
+    let options = EvalOptions { expected_sha256: Some(&upper), ..EvalOptions::default() };
     let found = eval_ffn(&model, &text, &options).unwrap();
     assert_eq!((found.sha256.as_str(), found.bytes), (digest.as_str(), 500));
     let mut changed = text.clone();
     changed[250] ^= 1;
-    assert!(matches!(
-        eval_ffn(&model, &changed, &options),
-        Err(EvalError::Pin { .. })
-    ));
-    assert!(matches!(
-        eval_ffn(&model, &text[..499], &options),
-        Err(EvalError::Pin { .. })
-    ));
+    assert!(matches!(eval_ffn(&model, &changed, &options), Err(EvalError::Pin { .. })));
+    assert!(matches!(eval_ffn(&model, &text[..499], &options), Err(EvalError::Pin { .. })));
 
     // A part is scored as if it were all, under the digest of the whole.
-    let part = EvalOptions {
-        max_bytes: Some(100),
-        ..options
-    };
+    let part = EvalOptions { max_bytes: Some(100), ..options };
     let found = eval_ffn(&model, &text, &part).unwrap();
     assert_eq!((found.n_targets, found.bytes), (99, 500));
-    assert_eq!(
-        found.bits_per_byte,
-        score(&model, &text[..100]).bits_per_byte
-    );
+    assert_eq!(found.bits_per_byte, score(&model, &text[..100]).bits_per_byte);
 
     for short in [0, 1] {
         let found = eval_ffn(&model, &text[..short], &EvalOptions::default());

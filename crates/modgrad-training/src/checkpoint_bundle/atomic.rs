@@ -52,9 +52,7 @@ pub(super) fn replace(path: &Path, parts: &[&[u8]], before: Before<'_>) -> Resul
         && !metadata.is_file()
         && !metadata.is_symlink()
     {
-        return Err(Reason::NotRegular {
-            kind: read::kind(metadata.file_type()),
-        });
+        return Err(Reason::NotRegular { kind: read::kind(metadata.file_type()) });
     }
     remove_stale(folder, &name.to_string_lossy());
     let mut temporary = Temporary::create(folder, &name.to_string_lossy(), before)?;
@@ -95,11 +93,7 @@ impl Temporary {
         })?;
         let path = folder.join(temporary_name(name, unique));
         let file = options.open(&path).map_err(creating)?;
-        let temporary = Temporary {
-            path,
-            file,
-            renamed: false,
-        };
+        let temporary = Temporary { path, file, renamed: false };
         // Says that this file's writer lives. A file system without locks has
         // no stale files removed either.
         temporary.file.try_lock().ok();
@@ -152,10 +146,7 @@ fn remove_stale(folder: &Path, name: &str) {
             continue;
         }
         let old = entry.metadata().is_ok_and(|metadata| {
-            let age = metadata
-                .modified()
-                .ok()
-                .and_then(|time| time.elapsed().ok());
+            let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
             metadata.is_file() && age.is_some_and(|age| age > STALE)
         });
         let dead = old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());

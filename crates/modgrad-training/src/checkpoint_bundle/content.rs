@@ -29,11 +29,7 @@ pub(super) fn programs_text(programs: &BTreeMap<String, Program>) -> String {
 }
 
 pub(super) fn check_format(header: &Header) -> Result<(), Reason> {
-    let foreign = |detail: &str| {
-        Err(Reason::Foreign {
-            detail: detail.to_owned(),
-        })
-    };
+    let foreign = |detail: &str| Err(Reason::Foreign { detail: detail.to_owned() });
     match header.entries.get("format") {
         Some(format) if format == FORMAT => {}
         Some(format) => return foreign(&format!("its format is `{}`", one_line(format))),
@@ -42,9 +38,7 @@ pub(super) fn check_format(header: &Header) -> Result<(), Reason> {
     match header.entries.get("version").map(String::as_str) {
         Some(VERSION) => {}
         Some(version) if version.parse::<u64>().is_ok_and(|version| version > 1) => {
-            return Err(Reason::FutureVersion {
-                version: one_line(version),
-            });
+            return Err(Reason::FutureVersion { version: one_line(version) });
         }
         _ => return foreign("its version is none that ever was"),
     }
@@ -74,26 +68,20 @@ pub(super) fn digest(header: &[u8], data: &[&[u8]]) -> String {
 }
 
 pub(super) fn read_programs(text: &str) -> Result<BTreeMap<String, Program>, Reason> {
-    let texts: Unique<&RawValue> = read_unique(text).map_err(|reason| Reason::Entry {
-        entry: "programs",
-        detail: reason.to_string(),
-    })?;
+    let texts: Unique<&RawValue> = read_unique(text)
+        .map_err(|reason| Reason::Entry { entry: "programs", detail: reason.to_string() })?;
     let mut programs = BTreeMap::new();
     for (name, text) in texts.0 {
-        let program = Program::from_json(text.get()).map_err(|error| Reason::Program {
-            program: one_line(&name),
-            error,
-        })?;
+        let program = Program::from_json(text.get())
+            .map_err(|error| Reason::Program { program: one_line(&name), error })?;
         programs.insert(name, program);
     }
     Ok(programs)
 }
 
 pub(super) fn read_meta(text: &str) -> Result<Map<String, Value>, Reason> {
-    serde_json::from_str(text).map_err(|error| Reason::Entry {
-        entry: "meta",
-        detail: error.to_string(),
-    })
+    serde_json::from_str(text)
+        .map_err(|error| Reason::Entry { entry: "meta", detail: error.to_string() })
 }
 
 pub(super) fn info(tensor: &Tensor, start: usize, end: usize) -> TensorInfo {
@@ -111,13 +99,9 @@ pub(super) fn info(tensor: &Tensor, start: usize, end: usize) -> TensorInfo {
 
 /// Copies a tensor out of the file; the layout has been checked.
 pub(super) fn read_tensor(name: &str, info: &TensorInfo, data: &[u8]) -> Result<Tensor, Reason> {
-    let wrong = || Reason::Truncated {
-        expected: info.data_offsets.1 as u64,
-        found: data.len() as u64,
-    };
-    let bytes = data
-        .get(info.data_offsets.0..info.data_offsets.1)
-        .ok_or_else(wrong)?;
+    let wrong =
+        || Reason::Truncated { expected: info.data_offsets.1 as u64, found: data.len() as u64 };
+    let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or_else(wrong)?;
     let words = bytes.as_chunks().0.iter().copied();
     let data = match info.dtype.as_str() {
         "F32" => Data::F32(words.map(f32::from_le_bytes).collect()),

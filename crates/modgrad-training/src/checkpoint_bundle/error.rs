@@ -1,7 +1,7 @@
 //! What can be wrong with a checkpoint, each with the file and the reason.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::text::{one_line, one_message};
 
@@ -13,7 +13,7 @@ pub(crate) const OPEN: &str = "open";
 #[error("checkpoint `{}`: {}", one_line(&path.to_string_lossy()), one_message(&reason.to_string()))]
 pub struct CheckpointError {
     /// The file.
-    pub path: PathBuf,
+    pub path: Box<Path>,
     /// What is wrong with it.
     pub reason: Reason,
 }
@@ -218,10 +218,7 @@ pub enum Reason {
 impl Reason {
     /// The error for this reason in the given file.
     pub(crate) fn at(self, path: &Path) -> CheckpointError {
-        CheckpointError {
-            path: path.to_owned(),
-            reason: self,
-        }
+        CheckpointError { path: path.into(), reason: self }
     }
 
     /// The reason behind what the system reports.
@@ -241,8 +238,6 @@ impl Reason {
     }
 
     pub(crate) fn header(detail: impl AsRef<str>) -> Reason {
-        Reason::Header {
-            detail: one_line(detail.as_ref()),
-        }
+        Reason::Header { detail: one_line(detail.as_ref()) }
     }
 }

@@ -77,10 +77,7 @@ impl Header {
     pub(super) fn from_bytes(file: &[u8], most: usize) -> Result<(Header, usize), Reason> {
         let found = file.len() as u64;
         let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
-            return Err(Reason::Truncated {
-                expected: LENGTH_BYTES as u64,
-                found,
-            });
+            return Err(Reason::Truncated { expected: LENGTH_BYTES as u64, found });
         };
         let length = u64::from_le_bytes(*length);
         if length > most as u64 {
@@ -88,10 +85,9 @@ impl Header {
                 "its first bytes announce a header of {length} bytes, the limit is {most}"
             )));
         }
-        let text = rest.get(..length as usize).ok_or(Reason::Truncated {
-            expected: length + LENGTH_BYTES as u64,
-            found,
-        })?;
+        let text = rest
+            .get(..length as usize)
+            .ok_or(Reason::Truncated { expected: length + LENGTH_BYTES as u64, found })?;
         let text = std::str::from_utf8(text).map_err(|error| Reason::header(error.to_string()))?;
         let header = Header::from_text(text)?;
         Ok((header, LENGTH_BYTES + length as usize))
@@ -125,37 +121,22 @@ impl Header {
             let (start, stop) = info.data_offsets;
             let Some(size) = info.element_size() else {
                 let dtype = one_line(&info.dtype);
-                return Err(Reason::UnknownDtype {
-                    tensor: tensor(),
-                    dtype,
-                });
+                return Err(Reason::UnknownDtype { tensor: tensor(), dtype });
             };
-            let elements = info
-                .shape
-                .iter()
-                .try_fold(size, |n, &axis| n.checked_mul(axis));
+            let elements = info.shape.iter().try_fold(size, |n, &axis| n.checked_mul(axis));
             if elements.is_none() || stop.checked_sub(start) != elements {
                 let words = |bytes: Option<usize>| {
                     bytes.map_or("too many".to_owned(), |bytes| bytes.to_string())
                 };
-                let found = stop
-                    .checked_sub(start)
-                    .map_or("no".to_owned(), |n| n.to_string());
-                return Err(Reason::Size {
-                    tensor: tensor(),
-                    expected: words(elements),
-                    found,
-                });
+                let found = stop.checked_sub(start).map_or("no".to_owned(), |n| n.to_string());
+                return Err(Reason::Size { tensor: tensor(), expected: words(elements), found });
             }
             if start < end {
                 return Err(Reason::Overlap { tensor: tensor() });
             }
             if start > end {
                 let bytes = (start - end) as u64;
-                return Err(Reason::Gap {
-                    tensor: tensor(),
-                    bytes,
-                });
+                return Err(Reason::Gap { tensor: tensor(), bytes });
             }
             if !(header + start).is_multiple_of(size) {
                 return Err(Reason::Unaligned { tensor: tensor() });
@@ -164,14 +145,9 @@ impl Header {
         }
         let (expected, found) = ((header as u64).saturating_add(end as u64), header + data);
         match data.checked_sub(end) {
-            None => Err(Reason::Truncated {
-                expected,
-                found: found as u64,
-            }),
+            None => Err(Reason::Truncated { expected, found: found as u64 }),
             Some(0) => Ok(()),
-            Some(extra) => Err(Reason::Trailing {
-                extra: extra as u64,
-            }),
+            Some(extra) => Err(Reason::Trailing { extra: extra as u64 }),
         }
     }
 }
@@ -187,9 +163,7 @@ pub(super) fn read_unique<'a, V: Deserialize<'a>>(text: &'a str) -> Result<Uniqu
             Some(rest) => {
                 // serde_json adds the place: " at line 1 column 80".
                 let name = rest.rsplit_once(" at line ").map_or(rest, |(name, _)| name);
-                Reason::Duplicate {
-                    name: one_line(name),
-                }
+                Reason::Duplicate { name: one_line(name) }
             }
             None => Reason::header(detail),
         }

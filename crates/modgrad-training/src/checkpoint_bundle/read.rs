@@ -33,14 +33,10 @@ fn read_exactly(file: File, bytes: u64, limit: u64) -> Result<Vec<u8>, Reason> {
     }
     let size = usize::try_from(bytes).map_err(|_| Reason::NoMemory { bytes })?;
     let mut content = Vec::new();
-    content
-        .try_reserve_exact(size)
-        .map_err(|_| Reason::NoMemory { bytes })?;
+    content.try_reserve_exact(size).map_err(|_| Reason::NoMemory { bytes })?;
     // One byte more than there should be, to see whether it grows.
     let mut reader = file.take(bytes.saturating_add(1));
-    reader
-        .read_to_end(&mut content)
-        .map_err(|error| Reason::from_io(error, "read"))?;
+    reader.read_to_end(&mut content).map_err(|error| Reason::from_io(error, "read"))?;
     if content.len() != size {
         return Err(Reason::Changed);
     }
@@ -50,9 +46,7 @@ fn read_exactly(file: File, bytes: u64, limit: u64) -> Result<Vec<u8>, Reason> {
 fn require_regular(metadata: &Metadata) -> Result<(), Reason> {
     match metadata.is_file() {
         true => Ok(()),
-        false => Err(Reason::NotRegular {
-            kind: kind(metadata.file_type()),
-        }),
+        false => Err(Reason::NotRegular { kind: kind(metadata.file_type()) }),
     }
 }
 
@@ -71,9 +65,5 @@ pub(super) fn kind(file_type: FileType) -> &'static str {
             return "a device";
         }
     }
-    if file_type.is_dir() {
-        "a folder"
-    } else {
-        "something else"
-    }
+    if file_type.is_dir() { "a folder" } else { "something else" }
 }

@@ -39,35 +39,20 @@ impl Model {
         checkpoint: &Checkpoint,
         options: &EvalOptions<'_>,
     ) -> Result<Self, EvalError> {
-        let program = checkpoint
-            .programs
-            .get(PROGRAM)
-            .ok_or_else(|| EvalError::NoProgram {
-                found: joined(checkpoint.programs.keys().cloned()),
-            })?;
+        let program = checkpoint.programs.get(PROGRAM).ok_or_else(|| EvalError::NoProgram {
+            found: joined(checkpoint.programs.keys().cloned()),
+        })?;
         let (batch, context) = check_program(program)?;
         if let Some(asked) = options.context
             && asked != context
         {
-            return Err(EvalError::Context {
-                asked,
-                program: context,
-            });
+            return Err(EvalError::Context { asked, program: context });
         }
         check_parameters(checkpoint, program)?;
-        let plan = planner::plan(
-            program,
-            &[LOGITS],
-            &GradientTerms::new(),
-            Precision::F32,
-            &[],
-        )?;
+        let plan = planner::plan(program, &[LOGITS], &GradientTerms::new(), Precision::F32, &[])?;
         let needed = bytes_needed(&plan).saturating_add(batch * context * BYTES * 4);
         if needed > options.max_memory {
-            return Err(EvalError::Memory {
-                needed,
-                limit: options.max_memory,
-            });
+            return Err(EvalError::Memory { needed, limit: options.max_memory });
         }
         let backend = backend(options)?;
         let mut executor = Executor::new(backend.clone(), program, &[LOGITS], Precision::F32)?;
@@ -78,32 +63,18 @@ impl Model {
         let reads = executor.plan().inputs.contains_key(TOKENS);
         let run = move |tokens: &[u8]| {
             let shape = [batch, context];
-            let view = InputView {
-                shape: &shape,
-                dtype: DType::U8,
-                bytes: tokens,
-            };
+            let view = InputView { shape: &shape, dtype: DType::U8, bytes: tokens };
             let inputs: &[(&str, InputView<'_>)] = if reads { &[(TOKENS, view)] } else { &[] };
             executor.run(inputs, RunKey::default())?;
             Ok(executor.output(LOGITS)?)
         };
-        Ok(Model {
-            backend,
-            run: Box::new(run),
-            batch,
-            context,
-        })
+        Ok(Model { backend, run: Box::new(run), batch, context })
     }
 
     /// A model that is not a program, for tests of the rules.
     #[cfg(test)]
     pub(super) fn from_function(batch: usize, context: usize, run: Run) -> Self {
-        Model {
-            backend: Cpu::new(2),
-            run,
-            batch,
-            context,
-        }
+        Model { backend: Cpu::new(2), run, batch, context }
     }
 
     /// The threads that scoring may use between runs.
@@ -126,10 +97,7 @@ impl Model {
 fn backend(options: &EvalOptions<'_>) -> Result<Cpu, EvalError> {
     if options.threads == 0 || options.threads > MOST_THREADS {
         let reason = format!("{} is not between 1 and {MOST_THREADS}", options.threads);
-        return Err(EvalError::Option {
-            option: "threads",
-            reason,
-        });
+        return Err(EvalError::Option { option: "threads", reason });
     }
     Ok(Cpu::new(options.threads))
 }
@@ -139,64 +107,38 @@ fn check_program(program: &Program) -> Result<(usize, usize), EvalError> {
     let inputs: Vec<_> = program.inputs().collect();
     let (batch, context) = match &inputs[..] {
         [(TOKENS, value)] => match program.spec(*value) {
-            TensorSpec {
-                shape,
-                dtype: DType::U8,
-            } if shape.len() == 2 => (shape[0], shape[1]),
+            TensorSpec { shape, dtype: DType::U8 } if shape.len() == 2 => (shape[0], shape[1]),
             _ => (0, 0),
         },
         _ => (0, 0),
     };
     if batch == 0 || context == 0 {
         let describe = |(name, value): &(&str, usize)| format!("{name} {}", program.spec(*value));
-        return Err(EvalError::Inputs {
-            found: joined(inputs.iter().map(describe)),
-        });
+        return Err(EvalError::Inputs { found: joined(inputs.iter().map(describe)) });
     }
-    if program
-        .nodes()
-        .iter()
-        .any(|node| matches!(node.op, Op::Dropout { .. }))
-    {
+    if program.nodes().iter().any(|node| matches!(node.op, Op::Dropout { .. })) {
         return Err(EvalError::Dropout);
     }
     let expected = TensorSpec::f32([batch, context, BYTES]);
     let found = match program.output(LOGITS) {
         Ok(value) if *program.spec(value) == expected => return Ok((batch, context)),
         Ok(value) => program.spec(value).to_string(),
-        Err(_) => format!(
-            "only the outputs [{}]",
-            joined(program.outputs().keys().cloned())
-        ),
+        Err(_) => format!("only the outputs [{}]", joined(program.outputs().keys().cloned())),
     };
-    Err(EvalError::Logits {
-        expected: expected.to_string(),
-        found,
-    })
+    Err(EvalError::Logits { expected: expected.to_string(), found })
 }
 
 fn check_parameters(checkpoint: &Checkpoint, program: &Program) -> Result<(), EvalError> {
     for (name, value) in program.parameters() {
-        let wrong = |reason| EvalError::Parameter {
-            name: one_line(name),
-            reason,
-        };
+        let wrong = |reason| EvalError::Parameter { name: one_line(name), reason };
         let expected = program.spec(value);
         let Some(tensor) = checkpoint.weights.get(name) else {
-            return Err(wrong(format!(
-                "program `{PROGRAM}` needs it, the checkpoint has none"
-            )));
+            return Err(wrong(format!("program `{PROGRAM}` needs it, the checkpoint has none")));
         };
         if tensor.spec() != *expected {
-            return Err(wrong(format!(
-                "expected {expected}, found {}",
-                tensor.spec()
-            )));
+            return Err(wrong(format!("expected {expected}, found {}", tensor.spec())));
         }
-        if tensor
-            .as_f32()
-            .is_some_and(|values| values.iter().any(|value| !value.is_finite()))
-        {
+        if tensor.as_f32().is_some_and(|values| values.iter().any(|value| !value.is_finite())) {
             return Err(wrong("it is not finite".to_owned()));
         }
     }
@@ -209,18 +151,9 @@ fn bytes_needed(plan: &Plan) -> usize {
         .parameters
         .values()
         .filter(|place| matches!(place.memory, Memory::Separate(_)))
-        .map(|place| {
-            place
-                .spec
-                .elements()
-                .saturating_mul(place.spec.dtype.size())
-        });
+        .map(|place| place.spec.elements().saturating_mul(place.spec.dtype.size()));
     let flat = plan.flat_elements.saturating_mul(4);
-    plan.slots
-        .iter()
-        .copied()
-        .chain(separate)
-        .fold(flat, usize::saturating_add)
+    plan.slots.iter().copied().chain(separate).fold(flat, usize::saturating_add)
 }
 
 fn joined(words: impl Iterator<Item = String>) -> String {

@@ -82,49 +82,22 @@ impl Probes {
         for pair in 0..pairs {
             let window = window_turns.next(random);
             let position = position_turns.next(random) % windows.rows(window);
-            let change = if pair % 2 == 0 {
-                Edit::Splice
-            } else {
-                Edit::Scramble
-            };
+            let change = if pair % 2 == 0 { Edit::Splice } else { Edit::Scramble };
             for edit in [change, Edit::Truncate] {
-                probes.push(Probe {
-                    window,
-                    position,
-                    edit,
-                });
+                probes.push(Probe { window, position, edit });
             }
         }
-        let repeated = windows
-            .count()
-            .div_ceil(REPEATED_ONE_IN)
-            .max(LEAST_REPEATED);
+        let repeated = windows.count().div_ceil(REPEATED_ONE_IN).max(LEAST_REPEATED);
         let mut turns = Turns::new(windows.count());
         for _ in 0..repeated.min(windows.count()) {
             let window = turns.next(random);
             let position = windows.rows(window) - 1;
-            probes.push(Probe {
-                window,
-                position,
-                edit: Edit::Repeat,
-            });
+            probes.push(Probe { window, position, edit: Edit::Repeat });
         }
         random.shuffle(&mut probes);
-        let unseen = |probe: &Probe| {
-            (
-                probe.window,
-                Reference {
-                    place: 0,
-                    rows: Vec::new(),
-                },
-            )
-        };
+        let unseen = |probe: &Probe| (probe.window, Reference { place: 0, rows: Vec::new() });
         let references = probes.iter().map(unseen).collect();
-        Probes {
-            probes,
-            references,
-            pairs,
-        }
+        Probes { probes, references, pairs }
     }
 
     /// The batches that [`Probes::check`] will run.
@@ -136,10 +109,7 @@ impl Probes {
     pub(super) fn remember(&mut self, model: &Model, order: &[usize], logits: &Tensor) {
         for (place, window) in order.iter().enumerate() {
             if let Some(reference) = self.references.get_mut(window) {
-                *reference = Reference {
-                    place,
-                    rows: digests(model, logits, place),
-                };
+                *reference = Reference { place, rows: digests(model, logits, place) };
             }
         }
     }
@@ -168,12 +138,7 @@ impl Probes {
             for (probe, &place) in probes.iter().zip(&places) {
                 let found = digests(model, &logits, place);
                 if let Some(row) = self.first_difference(probe, &found) {
-                    let case = Case {
-                        probe,
-                        place,
-                        row,
-                        found: &found,
-                    };
+                    let case = Case { probe, place, row, found: &found };
                     return Err(self.explain(model, windows, order, &mut tokens, &case)?);
                 }
             }
@@ -221,17 +186,8 @@ impl Probes {
         tokens: &mut [u8],
         case: &Case<'_>,
     ) -> Result<EvalError, EvalError> {
-        let Case {
-            probe,
-            place,
-            row,
-            found,
-        } = *case;
-        let Probe {
-            window,
-            position,
-            edit,
-        } = *probe;
+        let Case { probe, place, row, found } = *case;
+        let Probe { window, position, edit } = *probe;
         let state = EvalError::State { window, row };
         let logits = model.run(tokens)?;
         if digests(model, &logits, place) != found {
@@ -241,22 +197,11 @@ impl Probes {
         if edit != Edit::Repeat {
             windows.write(window, &mut tokens[place * context..(place + 1) * context]);
             let logits = model.run(tokens)?;
-            if self
-                .first_difference(probe, &digests(model, &logits, place))
-                .is_none()
-            {
-                return Ok(EvalError::Causality {
-                    window,
-                    position,
-                    row,
-                    edit: edit.words(),
-                });
+            if self.first_difference(probe, &digests(model, &logits, place)).is_none() {
+                return Ok(EvalError::Causality { window, position, row, edit: edit.words() });
             }
         }
-        let scored = order
-            .iter()
-            .position(|&other| other == window)
-            .unwrap_or_default();
+        let scored = order.iter().position(|&other| other == window).unwrap_or_default();
         let batch = &order[scored - scored % model.batch..];
         tokens.fill(0);
         for (row, &window) in tokens.chunks_exact_mut(context).zip(batch) {
@@ -301,10 +246,7 @@ fn digests(model: &Model, logits: &Tensor, place: usize) -> Vec<u64> {
     let rows = &logits.bytes()[place * context * ROW_BYTES..(place + 1) * context * ROW_BYTES];
     let mut digests = vec![0; context];
     model.pool().for_rows(&mut digests, 1, 8, |first, digests| {
-        for (digest, row) in digests
-            .iter_mut()
-            .zip(rows.chunks_exact(ROW_BYTES).skip(first))
-        {
+        for (digest, row) in digests.iter_mut().zip(rows.chunks_exact(ROW_BYTES).skip(first)) {
             let full: [u8; 32] = Sha256::digest(row).into();
             *digest = u64::from_le_bytes(full[..8].try_into().expect("eight of 32 bytes"));
         }

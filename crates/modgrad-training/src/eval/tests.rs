@@ -30,10 +30,7 @@ fn text(length: usize) -> Vec<u8> {
 
 fn judged(mut model: Model, length: usize) -> Result<f64, EvalError> {
     let text = text(length);
-    let options = EvalOptions {
-        seed: Some(3),
-        ..EvalOptions::default()
-    };
+    let options = EvalOptions { seed: Some(3), ..EvalOptions::default() };
     let (bits, probes) = judge(&mut model, &Windows::new(&text, CONTEXT), &options)?;
     assert_eq!(probes, LEAST_PROBES);
     Ok(bits.mean()?)
@@ -73,20 +70,14 @@ fn a_model_that_remembers_what_it_saw_keeps_state() {
 fn a_model_that_rolls_dice_keeps_state() {
     let mut random = Random::new(5);
     let rolling = model(move |_, _, _, _| random.byte().into());
-    assert!(matches!(
-        judged(rolling, 2000),
-        Err(EvalError::State { .. })
-    ));
+    assert!(matches!(judged(rolling, 2000), Err(EvalError::State { .. })));
 }
 
 #[test]
 fn a_model_that_knows_its_place_mixes_rows() {
     let placed = model(|_, place, t, _| if t == 3 { place as f32 } else { 1.0 });
     let error = judged(placed, 2000).unwrap_err();
-    assert!(
-        matches!(error, EvalError::CrossRow { row: 3, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, EvalError::CrossRow { row: 3, .. }), "{error}");
 }
 
 #[test]
@@ -96,21 +87,13 @@ fn a_look_at_one_later_byte_is_found_and_named() {
         _ => 1.0,
     });
     match judged(peeking, 2000) {
-        Err(EvalError::Causality {
-            position: 7,
-            row: 7,
-            ..
-        }) => {}
+        Err(EvalError::Causality { position: 7, row: 7, .. }) => {}
         other => panic!("{other:?}"),
     }
     // Where the look goes far, any change in between shows it.
     let far = model(|_, _, t, window| if t == 2 { window[14].into() } else { 1.0 });
     match judged(far, 2000) {
-        Err(EvalError::Causality {
-            position: 2..14,
-            row: 2,
-            ..
-        }) => {}
+        Err(EvalError::Causality { position: 2..14, row: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -125,10 +108,7 @@ fn a_look_that_hides_from_noise_and_zeros_is_found() {
             _ => 1.0,
         }
     });
-    assert!(matches!(
-        judged(wary, 4000),
-        Err(EvalError::Causality { .. })
-    ));
+    assert!(matches!(judged(wary, 4000), Err(EvalError::Causality { .. })));
 }
 
 #[test]
@@ -141,38 +121,21 @@ fn logits_of_another_shape_or_not_finite_are_refused() {
         judged(Model::from_function(BATCH, CONTEXT, Box::new(run)), 500)
     };
     assert_eq!(wrong([BATCH, CONTEXT, BYTES], 0.25).unwrap(), 8.0);
-    let shapes = [
-        [BATCH, CONTEXT, 255],
-        [CONTEXT, BATCH, BYTES],
-        [1, BATCH * CONTEXT, BYTES],
-    ];
+    let shapes = [[BATCH, CONTEXT, 255], [CONTEXT, BATCH, BYTES], [1, BATCH * CONTEXT, BYTES]];
     for shape in shapes {
-        assert!(
-            matches!(wrong(shape, 0.0), Err(EvalError::Logits { .. })),
-            "{shape:?}"
-        );
+        assert!(matches!(wrong(shape, 0.0), Err(EvalError::Logits { .. })), "{shape:?}");
     }
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let found = wrong([BATCH, CONTEXT, BYTES], value);
-        assert!(
-            matches!(found, Err(EvalError::NonFinite { row: 0, .. })),
-            "{found:?}"
-        );
+        assert!(matches!(found, Err(EvalError::NonFinite { row: 0, .. })), "{found:?}");
     }
     // One infinity far from the target counts as well.
     let mut calls = 0;
     let late = model(move |_, _, t, _| {
         calls += 1;
-        if calls > 600 && t == 5 {
-            f32::NEG_INFINITY
-        } else {
-            0.0
-        }
+        if calls > 600 && t == 5 { f32::NEG_INFINITY } else { 0.0 }
     });
-    assert!(matches!(
-        judged(late, 1000),
-        Err(EvalError::NonFinite { row: 5, .. })
-    ));
+    assert!(matches!(judged(late, 1000), Err(EvalError::NonFinite { row: 5, .. })));
 }
 
 #[test]
@@ -181,24 +144,14 @@ fn progress_is_told_and_asked() {
     let windows = Windows::new(&text, CONTEXT);
     let told = std::cell::RefCell::new(Vec::new());
     let progress = |done, total| told.borrow_mut().push((done, total));
-    let options = EvalOptions {
-        progress: Some(&progress),
-        ..EvalOptions::default()
-    };
+    let options = EvalOptions { progress: Some(&progress), ..EvalOptions::default() };
     judge(&mut model(|_, _, _, _| 0.0), &windows, &options).unwrap();
     let told = told.into_inner();
     let total = told.len();
-    assert!(
-        told.iter()
-            .enumerate()
-            .all(|(index, &seen)| seen == (index + 1, total))
-    );
+    assert!(told.iter().enumerate().all(|(index, &seen)| seen == (index + 1, total)));
 
     let cancelled = || true;
-    let options = EvalOptions {
-        cancelled: Some(&cancelled),
-        ..EvalOptions::default()
-    };
+    let options = EvalOptions { cancelled: Some(&cancelled), ..EvalOptions::default() };
     let found = judge(&mut model(|_, _, _, _| 0.0), &windows, &options);
     assert!(matches!(found, Err(EvalError::Cancelled)));
 }

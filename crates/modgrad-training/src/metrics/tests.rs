@@ -33,10 +33,7 @@ fn what_is_not_finite_has_no_cost() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut row = [0.5; BYTES];
         row[9] = bad;
-        assert!(
-            row_bits(&row, 9).is_nan() && row_bits(&row, 8).is_nan(),
-            "{bad}"
-        );
+        assert!(row_bits(&row, 9).is_nan() && row_bits(&row, 8).is_nan(), "{bad}");
         assert!(row_bits(&[bad; BYTES], 0).is_nan(), "{bad}");
     }
     assert!(row_bits(&[0.0; BYTES], 256).is_nan());
@@ -46,10 +43,7 @@ fn what_is_not_finite_has_no_cost() {
 #[test]
 fn a_compensated_sum_keeps_what_plain_addition_loses() {
     let values = [1e16, 1.0, -1e16, 1.0];
-    assert_eq!(
-        values.iter().copied().collect::<CompensatedSum>().value(),
-        2.0
-    );
+    assert_eq!(values.iter().copied().collect::<CompensatedSum>().value(), 2.0);
     let tenths: CompensatedSum = std::iter::repeat_n(0.1, 1_000_000).collect();
     assert!((tenths.value() - 100_000.0).abs() < 1e-9);
 }
@@ -57,26 +51,14 @@ fn a_compensated_sum_keeps_what_plain_addition_loses() {
 #[test]
 fn windows_are_refused_by_name() {
     let mut bits = BitsPerByte::new(10, 4);
-    assert_eq!(
-        (bits.windows(), bits.rows(0), bits.rows(2), bits.rows(3)),
-        (3, 4, 2, 0)
-    );
+    assert_eq!((bits.windows(), bits.rows(0), bits.rows(2), bits.rows(3)), (3, 4, 2, 0));
     let infinite = bits.add_window(1, &[1.0, 2.0, f64::INFINITY, 1.0]);
     assert_eq!(infinite, Err(MetricError::NonFinite { window: 1, row: 2 }));
-    assert!(
-        bits.add_window(2, &[1.0; 4]).is_err(),
-        "the last window is short"
-    );
+    assert!(bits.add_window(2, &[1.0; 4]).is_err(), "the last window is short");
     assert!(bits.add_window(3, &[]).is_err());
     bits.add_window(0, &[1.0; 4]).unwrap();
     assert!(bits.add_window(0, &[1.0; 4]).is_err(), "twice");
-    assert_eq!(
-        bits.mean(),
-        Err(MetricError::Incomplete {
-            missing: 2,
-            windows: 3
-        })
-    );
+    assert_eq!(bits.mean(), Err(MetricError::Incomplete { missing: 2, windows: 3 }));
     assert!(BitsPerByte::new(0, 4).mean().is_err());
 }
 
@@ -91,10 +73,7 @@ fn buckets_cover_every_target_once() {
                 bits.add_window(window, &rows).unwrap();
             }
             let report = bits.by_position();
-            assert_eq!(
-                report.iter().map(|b| b.targets).sum::<u64>(),
-                targets as u64
-            );
+            assert_eq!(report.iter().map(|b| b.targets).sum::<u64>(), targets as u64);
             for bucket in &report {
                 let last = (bucket.end - 1) as f64;
                 assert!(bucket.bits_per_byte >= bucket.start as f64, "{report:?}");
@@ -110,10 +89,7 @@ fn buckets_cover_every_target_once() {
 fn wilson_intervals_of_known_cases() {
     // The roots p of (p − rate)² = z² p (1 − p) / n, found by bisection.
     let close = |(low, high): (f64, f64), (l, h): (f64, f64)| {
-        assert!(
-            (low - l).abs() < 1e-6 && (high - h).abs() < 1e-6,
-            "{low} {high}"
-        );
+        assert!((low - l).abs() < 1e-6 && (high - h).abs() < 1e-6, "{low} {high}");
     };
     close(wilson_95(0, 10), (0.0, 0.277_533));
     close(wilson_95(10, 10), (0.722_467, 1.0));

@@ -20,15 +20,11 @@ impl Stream {
 
     /// Multiples of 1/8 between −2 and 2: sums of a few products are exact in f32.
     pub fn eighths(&mut self, count: usize) -> Vec<f32> {
-        (0..count)
-            .map(|_| (self.next() % 33) as f32 / 8.0 - 2.0)
-            .collect()
+        (0..count).map(|_| (self.next() % 33) as f32 / 8.0 - 2.0).collect()
     }
 
     pub fn text(&mut self, length: usize, letters: u64) -> Vec<u8> {
-        (0..length)
-            .map(|_| b'0' + (self.next() % letters) as u8)
-            .collect()
+        (0..length).map(|_| b'0' + (self.next() % letters) as u8).collect()
     }
 }
 
@@ -45,11 +41,8 @@ pub struct Builder {
 impl Builder {
     pub fn new(batch: usize, context: usize) -> Self {
         let mut program = Program::new();
-        let input = Op::Input {
-            name: "tokens".into(),
-            shape: vec![batch, context],
-            dtype: DType::U8,
-        };
+        let input =
+            Op::Input { name: "tokens".into(), shape: vec![batch, context], dtype: DType::U8 };
         let tokens = program.apply(input, &[]).unwrap();
         Builder {
             program,
@@ -67,8 +60,7 @@ impl Builder {
 
     /// A trainable parameter holding `values`.
     pub fn weight(&mut self, name: &str, shape: &[usize], values: Vec<f32>) -> ValueId {
-        self.weights
-            .insert(name.into(), Tensor::f32(shape, values).unwrap());
+        self.weights.insert(name.into(), Tensor::f32(shape, values).unwrap());
         let op = Op::Parameter {
             name: name.into(),
             shape: shape.to_vec(),
@@ -137,10 +129,7 @@ pub fn bigram(batch: usize, context: usize) -> Checkpoint {
 /// The same logits for every byte, at every row.
 pub fn uniform(batch: usize, context: usize, level: f32) -> Checkpoint {
     let mut builder = Builder::new(batch, context);
-    let constant = Op::Constant {
-        shape: vec![batch, context, 256],
-        value: level,
-    };
+    let constant = Op::Constant { shape: vec![batch, context, 256], value: level };
     let logits = builder.apply(constant, &[]);
     builder.finish(logits)
 }
@@ -160,20 +149,12 @@ pub fn looks_back(batch: usize, context: usize) -> Checkpoint {
     let norm = builder.weight("norm", &[width], vec![1.0; width]);
     x = builder.apply(Op::RmsNorm { epsilon: 1e-5 }, &[x, norm]);
 
-    let heads = Op::Reshape {
-        shape: vec![batch, context, 2, width / 2],
-    };
+    let heads = Op::Reshape { shape: vec![batch, context, 2, width / 2] };
     let qkv = builder.apply(heads, &[x]);
-    let turned = Op::Rope {
-        base: 1e4,
-        rotated: 4,
-        inverse: false,
-    };
+    let turned = Op::Rope { base: 1e4, rotated: 4, inverse: false };
     let q = builder.apply(turned, &[qkv]);
     let attended = builder.apply(Op::CausalAttention { window: None }, &[q, q, qkv]);
-    let joined = Op::Reshape {
-        shape: vec![batch, context, width],
-    };
+    let joined = Op::Reshape { shape: vec![batch, context, width] };
     let attended = builder.apply(joined, &[attended]);
     x = builder.binary("add", x, attended);
 

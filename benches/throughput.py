@@ -1,7 +1,7 @@
 """Training throughput of the seed sizes, against PyTorch on the same machine.
 
-    python benches/throughput.py                              modgrad alone
-    python benches/throughput.py --pytorch ENV/bin/python     and PyTorch's best mode
+    python -m benches.throughput                              modgrad alone
+    python -m benches.throughput --pytorch ENV/bin/python     and PyTorch's best mode
 
 A step is forward, backward, clipping to global norm 1 and AdamW over N random
 bytes, the same in both. PyTorch runs from an environment of its own, in turn

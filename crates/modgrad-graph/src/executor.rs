@@ -1,6 +1,7 @@
 //! The executor: runs a plan on a backend, again and again, over the same buffers.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Operand, OperandMut, Stretch};
 use crate::error::{Error, Result};
@@ -34,7 +35,11 @@ pub struct Executor<B: Backend> {
     pub(crate) plan: Plan,
     slots: Vec<Option<B::Memory>>,
     pub(crate) store: Store<B>,
+    profile: Option<Profile>,
 }
+
+/// Where the time of runs went: by instruction, how often and how long.
+pub type Profile = BTreeMap<String, (u64, Duration)>;
 
 /// Parameters, their bf16 copy and their gradients.
 pub(crate) struct Store<B: Backend> {
@@ -120,7 +125,17 @@ impl<B: Backend> Executor<B> {
             let memory = slots[slot].as_mut().expect("allocated above");
             backend.fill(memory, Stretch { start: 0, count }, value)?;
         }
-        Ok(Executor { backend, plan, slots, store })
+        Ok(Executor { backend, plan, slots, store, profile: None })
+    }
+
+    /// Begins to measure where the time goes, from zero.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::new());
+    }
+
+    /// What was measured since [`Executor::start_profile`].
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// The plan that it runs.
@@ -209,6 +224,7 @@ impl<B: Backend> Executor<B> {
     ) -> Result<()> {
         self.write_inputs(inputs)?;
         for instruction in &self.plan.instructions {
+            let start = self.profile.is_some().then(Instant::now);
             match instruction {
                 Instruction::Run { op, inputs, outputs, adds } => {
                     let mut taken = Vec::with_capacity(outputs.len());
@@ -252,6 +268,10 @@ impl<B: Backend> Executor<B> {
                     self.store.sparse.insert(*table, sparse);
                     done?;
                 }
+            }
+            if let (Some(profile), Some(start)) = (&mut self.profile, start) {
+                let entry = profile.entry(instruction.label()).or_default();
+                *entry = (entry.0 + 1, entry.1 + start.elapsed());
             }
         }
         Ok(())

@@ -62,6 +62,22 @@ pub enum Instruction {
     Sparse { table: usize, bag: usize, indices: Place, gradient: Place },
 }
 
+impl Instruction {
+    /// What a profile calls it: the op and the sizes that its time depends on.
+    pub fn label(&self) -> String {
+        match self {
+            Instruction::Run { op, inputs, outputs, .. } => {
+                let places = inputs.iter().chain(outputs);
+                let shapes: Vec<String> =
+                    places.map(|place| format!("{:?}{:?}", place.storage, place.shape)).collect();
+                format!("{} {}", op.name(), shapes.join(" "))
+            }
+            Instruction::Accumulate { from, .. } => format!("accumulate {:?}", from.shape),
+            Instruction::Sparse { indices, .. } => format!("sparse_gradient {:?}", indices.shape),
+        }
+    }
+}
+
 /// Whether a write to a gradient is the first of a backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstWriter(pub bool);

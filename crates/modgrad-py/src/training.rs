@@ -108,6 +108,21 @@ impl PyTraining {
         arrays::array(py, self.training.executor().output(name).map_err(graph)?)
     }
 
+    /// Begins to measure where the time of backward passes goes, from zero.
+    fn start_profile(&mut self) {
+        self.training.executor_mut().start_profile();
+    }
+
+    /// (instruction, calls, seconds) since `start_profile`, the longest first.
+    fn profile(&self) -> Vec<(String, u64, f64)> {
+        let profile = self.training.executor().profile().into_iter().flatten();
+        let mut rows: Vec<_> = profile
+            .map(|(label, (calls, time))| (label.clone(), *calls, time.as_secs_f64()))
+            .collect();
+        rows.sort_by(|a, b| b.2.total_cmp(&a.2));
+        rows
+    }
+
     /// Updates done so far.
     #[getter]
     fn step(&self) -> u64 {

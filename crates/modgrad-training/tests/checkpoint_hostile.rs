@@ -91,6 +91,23 @@ fn every_flipped_bit_of_the_header_is_refused() {
 }
 
 #[test]
+fn a_header_in_other_words_is_refused_under_the_same_digest() {
+    // The digest is that of the one form; only the comparison with it can tell.
+    let header = with_tensors(&tensor("model/a", "F32", "[2]", 0, 8));
+    let header = header.replace("\"meta\":\"{}\"", &format!("\"meta\":\"{{{}}}\"", " ".repeat(5)));
+    let padding = header.len().next_multiple_of(8) - header.len();
+    assert!(padding > 0, "a test of nothing: {}", header.len());
+    let good = forged(&header, &[0; 8]);
+    assert!(read(&good).is_ok());
+    let last = good.len() - 8 - 1;
+    for other in [b'\n', b'\t', b'\r'] {
+        let mut bytes = good.clone();
+        assert_eq!(std::mem::replace(&mut bytes[last], other), b' ');
+        assert!(matches!(refused(&bytes), Reason::Damaged));
+    }
+}
+
+#[test]
 fn flipped_bits_of_the_data_are_refused() {
     let (mut bytes, end) = saved();
     let last = bytes.len() - 1;

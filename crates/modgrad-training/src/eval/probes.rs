@@ -26,7 +26,7 @@ enum Edit {
     /// Every later byte becomes another one, at random.
     Scramble,
     /// Every later byte becomes another one, most of them text from elsewhere:
-    /// a model that looks ahead only where the future reads like text shows too.
+    /// to a model that looks for one kind of letter, noise is all alike.
     Splice,
     /// Zeros take the place of all later bytes.
     Truncate,
@@ -252,4 +252,38 @@ fn digests(model: &Model, logits: &Tensor, place: usize) -> Vec<u64> {
         }
     });
     digests
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_changes_all_that_is_later_and_nothing_else() {
+        let mut random = Random::new(2);
+        let text: Vec<u8> = (0..500).map(|_| b'a' + random.below(26) as u8).collect();
+        let (mut letters, mut later) = ([0; 2], 0);
+        for round in 0..200 {
+            let (window, position) = (round, round % 63);
+            let before = &text[window..window + 64];
+            let edited = |edit_kind, random: &mut Random| {
+                let mut tokens = before.to_vec();
+                let probe = Probe { window, position, edit: edit_kind };
+                edit(&mut tokens, &probe, &text, random);
+                assert_eq!(tokens[..=position], before[..=position]);
+                tokens[position + 1..].to_vec()
+            };
+            let after = &before[position + 1..];
+            assert_eq!(edited(Edit::Repeat, &mut random), after);
+            assert!(edited(Edit::Truncate, &mut random).iter().all(|&byte| byte == 0));
+            for (kind, letters) in [Edit::Splice, Edit::Scramble].into_iter().zip(&mut letters) {
+                let changed = edited(kind, &mut random);
+                assert!(changed.iter().zip(after).all(|(new, old)| new != old), "{kind:?}");
+                *letters += changed.iter().filter(|byte| byte.is_ascii_lowercase()).count();
+            }
+            later += after.len();
+        }
+        assert!(letters[0] > later * 9 / 10, "splices read like text: {} of {later}", letters[0]);
+        assert!(letters[1] < later / 5, "noise does not: {} of {later}", letters[1]);
+    }
 }

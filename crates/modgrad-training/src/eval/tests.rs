@@ -8,19 +8,26 @@ const BATCH: usize = 4;
 const CONTEXT: usize = 16;
 
 /// Row t of window b gets `level(call, b, t, window)` at its own byte.
-fn model(mut level: impl FnMut(usize, usize, usize, &[u8]) -> f32 + 'static) -> Model {
+fn model(level: impl FnMut(usize, usize, usize, &[u8]) -> f32 + 'static) -> Model {
+    model_of(CONTEXT, level)
+}
+
+fn model_of(
+    context: usize,
+    mut level: impl FnMut(usize, usize, usize, &[u8]) -> f32 + 'static,
+) -> Model {
     let mut calls = 0;
     let run = move |tokens: &[u8]| {
-        let mut logits = vec![0.0; BATCH * CONTEXT * BYTES];
+        let mut logits = vec![0.0; BATCH * context * BYTES];
         for (index, row) in logits.chunks_exact_mut(BYTES).enumerate() {
-            let (place, t) = (index / CONTEXT, index % CONTEXT);
-            let window = &tokens[place * CONTEXT..(place + 1) * CONTEXT];
+            let (place, t) = (index / context, index % context);
+            let window = &tokens[place * context..(place + 1) * context];
             row[usize::from(window[t])] = level(calls, place, t, window);
         }
         calls += 1;
-        Ok(Tensor::f32([BATCH, CONTEXT, BYTES], logits)?)
+        Ok(Tensor::f32([BATCH, context, BYTES], logits)?)
     };
-    Model::from_function(BATCH, CONTEXT, Box::new(run))
+    Model::from_function(BATCH, context, Box::new(run))
 }
 
 fn text(length: usize) -> Vec<u8> {
@@ -28,11 +35,15 @@ fn text(length: usize) -> Vec<u8> {
     (0..length).map(|_| b'a' + random.below(26) as u8).collect()
 }
 
-fn judged(mut model: Model, length: usize) -> Result<f64, EvalError> {
-    let text = text(length);
+fn judged(model: Model, length: usize) -> Result<f64, EvalError> {
+    judged_on(model, &text(length))
+}
+
+fn judged_on(mut model: Model, text: &[u8]) -> Result<f64, EvalError> {
     let options = EvalOptions { seed: Some(3), ..EvalOptions::default() };
-    let (bits, probes) = judge(&mut model, &Windows::new(&text, CONTEXT), &options)?;
-    assert_eq!(probes, LEAST_PROBES);
+    let windows = Windows::new(text, model.context);
+    let (bits, probes) = judge(&mut model, &windows, &options)?;
+    assert_eq!(probes, if model.context == 1 { 0 } else { LEAST_PROBES });
     Ok(bits.mean()?)
 }
 
@@ -109,6 +120,65 @@ fn a_look_that_hides_from_noise_and_zeros_is_found() {
         }
     });
     assert!(matches!(judged(wary, 4000), Err(EvalError::Causality { .. })));
+}
+
+#[test]
+fn a_look_at_what_is_zero_anyway_is_found_by_a_change() {
+    // In such a text cutting off changes nothing.
+    let peeking = model(|_, _, t, window| match window.get(t + 1) {
+        Some(next) => f32::from(*next),
+        _ => 0.0,
+    });
+    let found = judged_on(peeking, &[0; 2000]);
+    assert!(matches!(found, Err(EvalError::Causality { edit: "changed", .. })), "{found:?}");
+}
+
+#[test]
+fn a_look_for_the_end_of_the_text_is_found_by_cutting_it_off() {
+    // No change of every byte makes three zeros of three letters.
+    let measuring = model(|_, _, t, window| {
+        let later = &window[t + 1..];
+        f32::from(u8::from(later.len() > 2 && later.iter().all(|&byte| byte == 0)))
+    });
+    let found = judged(measuring, 2001);
+    assert!(matches!(found, Err(EvalError::Causality { edit: "cut off", .. })), "{found:?}");
+}
+
+#[test]
+fn with_a_context_of_one_state_and_place_still_show() {
+    assert!(judged_on(model_of(1, |_, _, _, _| 1.0), &text(300)).is_ok());
+    // Only the windows that are scored twice can tell.
+    let counting = model_of(1, |call, _, _, _| call as f32 / 64.0);
+    assert!(matches!(judged_on(counting, &text(300)), Err(EvalError::State { .. })));
+    let placed = model_of(1, |_, place, _, _| place as f32);
+    assert!(matches!(judged_on(placed, &text(300)), Err(EvalError::CrossRow { .. })));
+}
+
+#[test]
+fn windows_are_scored_in_an_order_that_the_secret_decides() {
+    let order = |seed| {
+        let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let log = seen.clone();
+        let mut model = model(move |call, _, t, window| {
+            if t == 0 && call < 8 {
+                log.borrow_mut().push(window.to_vec());
+            }
+            1.0
+        });
+        let text = text(8 * BATCH * CONTEXT + 1);
+        let options = EvalOptions { seed, ..EvalOptions::default() };
+        judge(&mut model, &Windows::new(&text, CONTEXT), &options).unwrap();
+        let in_order: Vec<Vec<u8>> = text.chunks_exact(CONTEXT).map(<[u8]>::to_vec).collect();
+        assert_ne!(*seen.borrow(), in_order);
+        let mut sorted = (seen.borrow().clone(), in_order);
+        sorted.0.sort();
+        sorted.1.sort();
+        assert_eq!(sorted.0, sorted.1, "each window once");
+        seen.take()
+    };
+    assert_eq!(order(Some(1)), order(Some(1)));
+    assert_ne!(order(Some(1)), order(Some(2)));
+    assert_ne!(order(None), order(None));
 }
 
 #[test]

@@ -91,6 +91,19 @@ mod tests {
     }
 
     #[test]
+    fn turns_come_once_each_before_any_comes_again() {
+        let mut random = Random::new(4);
+        for bound in [1, 2, 7, 100] {
+            let mut turns = Turns::new(bound);
+            for _ in 0..3 {
+                let mut round: Vec<usize> = (0..bound).map(|_| turns.next(&mut random)).collect();
+                round.sort_unstable();
+                assert!(round.into_iter().eq(0..bound));
+            }
+        }
+    }
+
+    #[test]
     fn the_system_gives_another_number_each_time() {
         assert_ne!(from_system().unwrap(), from_system().unwrap());
     }

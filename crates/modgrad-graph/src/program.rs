@@ -5,7 +5,7 @@
 //! exists is a verified one.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::op::{OP_SET_VERSION, Op};
@@ -35,6 +35,8 @@ pub struct Program {
     nodes: Vec<Node>,
     values: Vec<TensorSpec>,
     outputs: BTreeMap<String, ValueId>,
+    /// Names that are taken, of inputs (true) and of parameters (false).
+    names: HashSet<(bool, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +74,9 @@ impl Program {
             self.check_name(&op, name)?;
         }
         let outputs = shape::infer(&op, &specs)?;
+        if let Op::Input { name, .. } | Op::Parameter { name, .. } = &op {
+            self.names.insert((matches!(op, Op::Input { .. }), name.clone()));
+        }
         let first = self.values.len();
         self.values.extend(outputs);
         let outputs: Vec<ValueId> = (first..self.values.len()).collect();
@@ -200,15 +205,12 @@ impl Program {
     }
 
     fn check_name(&self, op: &Op, name: &str) -> Result<()> {
-        let kind = if matches!(op, Op::Input { .. }) { "input" } else { "parameter" };
-        let taken = match op {
-            Op::Input { .. } => self.inputs().any(|(other, _)| other == name),
-            _ => self.parameters().any(|(other, _)| other == name),
-        };
+        let input = matches!(op, Op::Input { .. });
+        let kind = if input { "input" } else { "parameter" };
         if name.is_empty() {
             return Err(Error::named(kind, name, "the name is empty"));
         }
-        if taken {
+        if self.names.contains(&(input, name.to_owned())) {
             return Err(Error::named(kind, name, "the name is taken"));
         }
         Ok(())

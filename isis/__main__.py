@@ -29,13 +29,24 @@ class Commands(click.Group):
         except BrokenPipeError:
             sys.exit(1)
         except Exception as error:
-            # Importing the package costs more than --help may take.
-            from modgrad.errors import ModgradError, UsageError
-
-            if not isinstance(error, ModgradError):
+            code = _exit_code(error)
+            if code is None:
                 raise
             click.echo(f"error: {error}", err=True)
-            sys.exit(getattr(error, "exit_code", 2 if isinstance(error, UsageError) else 1))
+            sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """1 for a refusal, 2 for wrong usage; None for what is a bug of ours."""
+    # Importing the package at the top would cost more than --help may take.
+    try:
+        from modgrad.errors import ModgradError, UsageError
+    except Exception:
+        return 1  # the core refused to load, and `error` says why
+    if isinstance(error, ModgradError):
+        return 2 if isinstance(error, UsageError) else 1
+    code = getattr(error, "exit_code", None)
+    return code if isinstance(code, int) and not isinstance(error, click.ClickException) else None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

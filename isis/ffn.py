@@ -51,8 +51,8 @@ PRESETS: dict[str, FFNConfig] = {
     "large": FFNConfig(width=1024, hidden=5120, layers=12, context=256),
     "xl": FFNConfig(width=1536, hidden=6144, layers=16, context=512),
     "memory": FFNConfig(
-        width=256,
-        hidden=512,
+        width=384,
+        hidden=768,
         layers=3,
         context=1024,
         last_bytes=16,

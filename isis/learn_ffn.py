@@ -25,9 +25,9 @@ SCORED_BYTES = 8192  # that the evaluator's program takes at once
 class Recipe:
     """How a model is trained."""
 
-    batch: int = 32  # windows a step
+    batch: int = 16  # windows a step
     time: int = 128  # bytes a window
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     table_learning_rate: float = 0.1
     weight_decay: float = 0.1
     clip_norm: float = 1.0

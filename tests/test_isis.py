@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from modgrad import checkpoint
+
 from tests.conftest import ROOT, Isis
 
 Corpus = tuple[Path, Path]
@@ -33,7 +33,10 @@ num_params_m:     \d+\.\d
 )
 
 
-def learn(isis: Isis, corpus: Corpus, path: Path, *flags: object) -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess[str]
+
+
+def learn(isis: Isis, corpus: Corpus, path: Path, *flags: object) -> Done:
     return isis("learn-ffn", "--small", "--threads", 1, *flags, path, corpus[0])
 
 
@@ -72,7 +75,8 @@ def test_resume_is_exact(isis: Isis, corpus: Corpus, tmp_path: Path, preset: str
         "stop = int(sys.argv[3]);"
         "original = run.Run.continues;"
         "run.Run.continues = lambda self: original(self) and self._training.steps != stop;"
-        f"train(Path(sys.argv[1]), read_bytes([sys.argv[2]]), preset={preset!r}, steps=8, threads=1)"
+        "data = read_bytes([sys.argv[2]]);"
+        f"train(Path(sys.argv[1]), data, preset={preset!r}, steps=8, threads=1)"
     )
     for stop in (3, -1):
         command = [sys.executable, "-c", script, str(parts), str(corpus[0]), str(stop)]
@@ -153,6 +157,19 @@ def test_bad_input_is_one_line(
     assert len(errors) == 1
 
 
+def test_an_instruction_set_that_is_not_there_is_refused(corpus: Corpus) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "isis", "devices"],
+        cwd=ROOT,
+        env={**os.environ, "MODGRAD_ISA": "quantum"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "MODGRAD_ISA=quantum is not one of portable, avx2" in done.stderr
+
+
 def test_a_checkpoint_of_another_preset_is_refused(
     isis: Isis, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -183,13 +200,14 @@ def test_help_and_import_are_quick() -> None:
     script = (
         "import sys; from click.testing import CliRunner; from isis.__main__ import main;"
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
-        f"assert "modgrad" not in sys.modules"
+        "assert 'modgrad' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
     script = (
         "import sys; before = set(sys.modules); import modgrad;"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     outside = set(done.stdout.split()) - set(sys.stdlib_module_names)
     assert {name for name in outside if not name.startswith("_")} <= {"modgrad", "numpy"}

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from isis.ffn import FFN, PRESETS
 from modgrad import _core, nn, optim, spec
 from modgrad.training import Training
+
+from isis.ffn import FFN, PRESETS
 
 PEER = Path(__file__).parent / "peers" / "pytorch_ffn.py"
 

@@ -51,15 +51,15 @@ PRESETS: dict[str, FFNConfig] = {
     "large": FFNConfig(width=1024, hidden=5120, layers=12, context=256),
     "xl": FFNConfig(width=1536, hidden=6144, layers=16, context=512),
     "memory": FFNConfig(
-        width=384,
-        hidden=768,
+        width=320,
+        hidden=640,
         layers=3,
-        context=1024,
+        context=256,
         last_bytes=16,
         byte_width=24,
         orders=(2, 3, 4, 5, 6, 8),
         words=("folded_prefix", "previous_word_and_prefix"),
-        slot_dropout=0.2,
+        slot_dropout=0.25,
     ),
 }
 

@@ -25,15 +25,15 @@ SCORED_BYTES = 8192  # that the evaluator's program takes at once
 class Recipe:
     """How a model is trained."""
 
-    batch: int = 16  # windows a step
+    batch: int = 8  # windows a step
     time: int = 128  # bytes a window
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     table_learning_rate: float = 0.1
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     cooldown: float = 0.6  # share of the budget over which the rates fall to zero
     average_from: float = 0.5  # fraction of the budget at which averaging begins
-    average_decay: float = 0.998
+    average_decay: float = 0.999
     dream_windows: int = 256  # the worst-predicted windows that are remembered
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import modgrad
 import numpy as np
 import pytest
+from modgrad import _core, nn
 from modgrad import functional as F
-from modgrad import nn
 from modgrad.errors import ProgramError, ShapeError
 from modgrad.program import Program, Tensor, spec, trace
 
@@ -120,7 +120,7 @@ def test_operations_outside_a_trace_are_refused_in_words() -> None:
 
 def test_a_program_survives_its_text() -> None:
     program = trace(Model().__call__, x=spec((2, 5)))
-    core = modgrad._core.Program.from_json(program.core.to_json())
+    core = _core.Program.from_json(program.core.to_json())
     again = Program(core, program.parameters)
     x = random(2, 5)
     np.testing.assert_array_equal(again.run(x=x)["output"], program.run(x=x)["output"])

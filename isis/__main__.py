@@ -43,10 +43,10 @@ def _exit_code(error: Exception) -> int | None:
         from modgrad.errors import ModgradError, UsageError
     except Exception:
         return 1  # the core refused to load, and `error` says why
-    if isinstance(error, ModgradError):
-        return 2 if isinstance(error, UsageError) else 1
-    code = getattr(error, "exit_code", None)
-    return code if isinstance(code, int) and not isinstance(error, click.ClickException) else None
+    if not isinstance(error, ModgradError):
+        return None
+    code: int = getattr(error, "exit_code", 2 if isinstance(error, UsageError) else 1)
+    return code
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

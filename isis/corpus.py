@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
+from modgrad.errors import ModgradError
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -47,7 +48,7 @@ SKIPPED_IN_STDLIB = {"test", "tests", "idle_test", "site-packages", "dist-packag
 }
 
 
-class PrepareError(Exception):
+class PrepareError(ModgradError):
     """Base of what `isis prepare` raises: one line with what is wrong, where, and the way out."""
 
     exit_code = 1

@@ -61,10 +61,13 @@ def measure(size: str, positions: int, precision: str, threads: int, seconds: fl
     }
 
 
-def pytorch(python: str, size: str, positions: int, threads: int, seconds: float) -> dict:
+def pytorch(
+    python: str, modes: str | None, size: str, positions: int, threads: int, seconds: float
+) -> dict:
     """PyTorch's best mode for the same step."""
     command = [python, str(PEER), "--best", "--sizes", size, "--positions", str(positions)]
     command += ["--threads", str(threads), "--seconds", str(seconds)]
+    command += [] if modes is None else ["--modes", modes]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not rows:
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
     parser.add_argument("--pytorch", metavar="PYTHON", help="a Python that can import torch")
+    parser.add_argument("--pytorch-modes", help="only these; default: all that the peer measures")
     given = parser.parse_args()
     precisions = given.precisions.split(",")
     peaks = {p: _core.measured_peak(given.threads, p) / 1e9 for p in precisions}
@@ -94,7 +98,14 @@ def main() -> None:
         for positions in map(int, given.positions.split(",")):
             peer = None
             if given.pytorch is not None:
-                peer = pytorch(given.pytorch, size, positions, given.threads, given.seconds)
+                peer = pytorch(
+                    given.pytorch,
+                    given.pytorch_modes,
+                    size,
+                    positions,
+                    given.threads,
+                    given.seconds,
+                )
             for precision in precisions:
                 ours = measure(size, positions, precision, given.threads, given.seconds)
                 line = (
@@ -104,7 +115,8 @@ def main() -> None:
                 )
                 if peer is not None:
                     ratio = ours["positions_per_second"] / peer["positions_per_second"]
-                    line += f"  {ratio:>6.2f}x ({peer['mode']})"
+                    disturbed = ", disturbed" if peer["disturbed"] else ""
+                    line += f"  {ratio:>6.2f}x ({peer['mode']}{disturbed})"
                 print(line, flush=True)
 
 

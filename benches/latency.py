@@ -18,6 +18,7 @@ import numpy as np
 from modgrad import _core, nn, spec, trace
 from modgrad.data import Windows
 from modgrad.program import Tensor
+from modgrad.schedule import warmdown
 from modgrad.training import Training
 
 from isis.ffn import FFN, config_from
@@ -67,23 +68,18 @@ def python_share() -> float:
     )
     data = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
     windows = Windows(data, recipe.batch, recipe.time, seed=0)
-    x, y = windows.draw(0)
-    core, inputs = training.core, {"tokens": x, "targets": y}
-
-    def compiled() -> None:
-        core.backward(inputs)
-        core.update(1e-9)
-
-    def whole() -> None:
-        x, y = windows.draw(training.steps)
-        training.backward(tokens=x, targets=y)
-        training.step(1e-9)
-
-    whole()
-    # In turn, so that a drift of the machine's speed touches both.
-    pairs = [(median(compiled, 1), median(whole, 1)) for _ in range(60)]
-    difference = statistics.median(both - inside for inside, both in pairs)
-    return max(0.0, difference) / statistics.median(both for _, both in pairs)
+    inside = 0.0
+    steps = 60
+    start = time.perf_counter()
+    for step in range(steps):
+        x, y = windows.draw(step)
+        factor = warmdown(step / steps, cooldown=recipe.cooldown)
+        before = time.perf_counter()
+        training.core.backward({"tokens": x, "targets": y})
+        training.core.update(1e-9 * factor)
+        inside += time.perf_counter() - before
+    whole = time.perf_counter() - start
+    return (whole - inside) / whole
 
 
 def process(*command: str) -> float:

@@ -21,4 +21,4 @@ command -v cc >/dev/null || missing "no C linker: install one (Debian: apt-get i
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'maturin>=1.9,<2'
 echo "building modgrad (a few minutes the first time)" >&2
-VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release --quiet ${EXTRAS:+--extras="$EXTRAS"}
+PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 VIRTUAL_ENV="$PWD/.venv" .venv/bin/maturin develop --release --quiet ${EXTRAS:+--extras="$EXTRAS"} >&2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +69,3 @@ class Windows:
     def draw(self, step: int) -> tuple[Bytes, Bytes]:
         """(tokens, targets) u8[B, T] for a step."""
         return self.at(self.starts(step))
-
-
-def describe(value: Any) -> str:
-    """A byte count as people read it."""
-    size = float(value)
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -447,9 +447,6 @@ impl Rule<'_> {
 
     fn embedding(&mut self, bag: usize) -> Gradients {
         let (table, indices) = (self.node.inputs[0], self.node.inputs[1]);
-        if bag == 0 {
-            return Ok(vec![None, None]);
-        }
         let rows = self.program.spec(table).shape[0];
         let dy = self.only()?;
         let op = Op::EmbeddingGradient { rows, bag };

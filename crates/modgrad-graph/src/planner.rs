@@ -267,8 +267,8 @@ struct Planner<'a> {
 /// The last node that reads each root; `usize::MAX` for what outlives the run.
 type LastUses = Vec<usize>;
 
-/// Values that are written straight into a gradient: value → (offset, first).
-type DirectWrites = BTreeMap<ValueId, (String, bool)>;
+/// Values that are written straight into a gradient: value → parameter.
+type DirectWrites = BTreeMap<ValueId, String>;
 
 impl Planner<'_> {
     fn last_uses(&self, kept: &[ValueId], terms: &GradientTerms) -> LastUses {
@@ -312,7 +312,7 @@ impl Planner<'_> {
                     _ => false,
                 };
                 if adds && readers[self.roots[value]] == 1 {
-                    direct.insert(value, (name.clone(), false));
+                    direct.insert(value, name.clone());
                 }
             }
         }
@@ -373,7 +373,7 @@ impl Planner<'_> {
                     let mut adds = None;
                     for &value in &node.outputs {
                         self.places[value] = Some(match direct.get(&value) {
-                            Some((name, _)) => {
+                            Some(name) => {
                                 adds = Some(FirstWriter(written.insert(name.clone())));
                                 self.gradient_of(name)?
                             }

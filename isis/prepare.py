@@ -26,13 +26,13 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from modgrad.overlap import GRAM, Overlap, measure_overlap
+
 from isis.corpus import (
     CHUNK_BYTES,
     CLIMBMIX_MAX_BYTES,
-    GRAM,
     Collection,
     Document,
-    Overlap,
     PrepareError,
     Report,
     Source,
@@ -40,7 +40,6 @@ from isis.corpus import (
     UsageError,
     collect,
     describe,
-    measure_overlap,
     parse_source,
     quote,
     read_chunks,

@@ -19,19 +19,19 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import modgrad.overlap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from modgrad.overlap import Overlap, measure_overlap
 
 import isis.corpus
 import isis.prepare
 from isis.corpus import (
     HubError,
-    Overlap,
     PrepareError,
     SourceError,
     UsageError,
-    measure_overlap,
     parse_source,
 )
 from isis.prepare import CorpusRecord, OutputError, RecordError, prepare
@@ -704,8 +704,8 @@ def test_verbatim_counts_long_stretches_only() -> None:
 
 def test_a_hash_alone_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were all hashes alike, still nothing but equal bytes is found."""
-    real = isis.corpus._gram_hashes
-    monkeypatch.setattr(isis.corpus, "_gram_hashes", lambda text: real(text) * 0)
+    real = modgrad.overlap._gram_hashes
+    monkeypatch.setattr(modgrad.overlap, "_gram_hashes", lambda text: real(text) * 0)
     assert measure_overlap(io.BytesIO(b"a" * 100), b"b" * 100) == Overlap(0.0, 0.0, 0.0)
 
 

@@ -27,6 +27,7 @@ from modgrad.program import Program
 from modgrad.training import Training
 
 SECONDS_BETWEEN_LINES = 10.0  # where the progress line is not a terminal
+LINES = 25  # of a short run, at least
 SECONDS_BETWEEN_UPDATES = 0.25  # where it is
 SECONDS_BETWEEN_SAVES = 600.0
 
@@ -55,7 +56,7 @@ class Run:
         self._training: Training
         self._programs: Mapping[str, Program]
         self._saved = self._open()
-        self._progress = _Progress()
+        self._progress = _Progress(budget)
 
     def _open(self) -> checkpoint.Checkpoint | None:
         if not self.path.parent.is_dir():
@@ -165,9 +166,11 @@ class Run:
 class _Progress:
     """A line on stderr that says how far a run is."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: float | None) -> None:
         self._terminal = sys.stderr.isatty()
-        self._every = SECONDS_BETWEEN_UPDATES if self._terminal else SECONDS_BETWEEN_LINES
+        self._every = SECONDS_BETWEEN_UPDATES
+        if not self._terminal:
+            self._every = min(SECONDS_BETWEEN_LINES, (budget or math.inf) / LINES)
         self._last = time.monotonic()
         self._bits = 0.0
         self._steps = 0

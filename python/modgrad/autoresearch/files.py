@@ -1,0 +1,93 @@
+"""The file system, for the loop: writes that last, and views made in one piece."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from modgrad.autoresearch.faults import point
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes what was created or renamed in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        point("fsync of a folder")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replaces a file in one piece: readers see the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            point("write of a file")
+            file.write(content)
+            file.flush()
+            point("fsync of a file")
+            os.fsync(file.fileno())
+        point("rename of a file")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def append_durably(path: Path, line: bytes) -> None:
+    """Appends a line in one write and waits until it is on the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        point("write of a record")
+        written = os.write(descriptor, line)
+        if written != len(line):
+            raise OSError(28, "only a part of the record was written")
+        point("fsync of a record")
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames a file within a file system and makes that last."""
+    point("rename of a file")
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder and all in it; what is gone already is no error."""
+    point("unlink of a folder")
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+        return
+    if path.exists():
+        # A candidate may have taken write permission from its own folders.
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o700)
+        shutil.rmtree(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_of_tree(folder: Path, suffixes: tuple[str, ...]) -> str:
+    """One SHA-256 over the names and contents of the files with these suffixes."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in suffixes and path.is_file():
+            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            digest.update(bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()

@@ -1,0 +1,320 @@
+"""One training run of a commit with a seed, and its score: the unit of all figures.
+
+Everything that it did stands in the journal before the next step is taken, so a
+loop that was killed goes on from there: a run that was cut short begins anew, a
+trained checkpoint that is whole is only scored.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modgrad.autoresearch import contract, crashes, files, sandbox
+from modgrad.autoresearch.curve import CurveReader, loss_at
+from modgrad.autoresearch.errors import EnvironmentFault
+from modgrad.autoresearch.lab import Lab
+from modgrad.autoresearch.processes import Finished
+from modgrad.autoresearch.state import Measurement
+
+LOG_TAIL = 65536  # bytes of a finished run's log that are kept
+LEAST_RUNS_TO_SCOUT = 3  # fewer show no spread
+REHEARSAL_BYTES = 4096  # of the validation text
+
+
+def measure(
+    lab: Lab, number: int, role: str, commit: str, seed: int, scout: bool = False
+) -> Measurement:
+    """Trains and scores, or goes on where an earlier try was cut short."""
+    key: dict[str, Any] = {"n": number, "role": role, "commit": commit, "seed": seed}
+    with lab.device():
+        known = _find(lab, key)
+        if known is None or not _is_whole(lab, known):
+            _train(lab, key, scout)
+            known = _find(lab, key)
+        assert known is not None
+        if not known.finished:
+            _score(lab, key)
+            known = _find(lab, key)
+            assert known is not None
+    if role != "main":
+        files.remove_tree(checkpoint_path(lab, role, commit, seed))
+    return known
+
+
+def checkpoint_path(lab: Lab, role: str, commit: str, seed: int) -> Path:
+    """Where a run leaves its checkpoint."""
+    return lab.layout.work / f"{role}-{commit[:12]}-{seed}.ckpt"
+
+
+def _path(lab: Lab, key: dict[str, Any]) -> Path:
+    return checkpoint_path(lab, key["role"], key["commit"], key["seed"])
+
+
+def rehearse(lab: Lab, commit: str, seed: int) -> tuple[str, str] | None:
+    """One step at full shapes, saved and scored on a little text.
+
+    Returns (crash class, reason) where that fails: seconds, not the budget, are
+    lost to a program that the evaluator refuses.
+    """
+    if not lab.contract.rehearse:
+        return None
+    log = lab.layout.work / "run.log"
+    path = checkpoint_path(lab, "rehearsal", commit, seed)
+    with lab.device():
+        return _rehearse(lab, commit, seed, path, log)
+
+
+def _rehearse(lab: Lab, commit: str, seed: int, path: Path, log: Path) -> tuple[str, str] | None:
+    done, _ = _run(lab, lab.contract.rehearse, commit, seed, path, log)
+    if done is None or done.code != 0:
+        return _classify(done, log)
+    score = lab.evaluate(
+        lab.layout,
+        lab.settings,
+        path,
+        lab.settings.val,
+        marker=lab.marker,
+        sources=_sources(lab, commit),
+        max_bytes=REHEARSAL_BYTES,
+    )
+    files.remove_tree(path)
+    return ("refused", score.refused) if score.refused else None
+
+
+def _find(lab: Lab, key: dict[str, Any]) -> Measurement | None:
+    if key["role"] == "remeasure":
+        runs = lab.state.remeasured.get(key["commit"], [])
+        return next((run for run in runs if run.seed == int(key["seed"])), None)
+    one = lab.state.experiments[int(key["n"])]
+    return one.find(key["role"], key["commit"], key["seed"])
+
+
+def _is_whole(lab: Lab, known: Measurement) -> bool:
+    """Whether what the journal says of a run can still be gone on from."""
+    if known.finished:
+        return True
+    path = checkpoint_path(lab, known.role, known.commit, known.seed)
+    return known.trained and path.is_file() and files.sha256_of(path) == known.checkpoint_sha256
+
+
+def _train(lab: Lab, key: dict[str, Any], scout: bool) -> None:
+    log = lab.layout.work / "run.log"
+    reader = CurveReader(log)
+    budget = lab.settings.budget
+    scouted = False
+
+    def watch(seconds: float) -> bool:
+        nonlocal scouted
+        reader.look(seconds)
+        lab.progress(f"{key['role']} {key['n']}", seconds, budget)
+        scouted = scout and _is_hopeless(lab, reader.points, seconds)
+        return scouted
+
+    def started(pid: int) -> None:
+        lab.record("train_started", **key, pid=pid)
+
+    path = _path(lab, key)
+    done, build_seconds = _run(
+        lab, lab.contract.train, key["commit"], key["seed"], path, log, started, watch
+    )
+    reader.look(done.wall_seconds if done else 0.0)
+    if _find(lab, key) is None or not (done and done.code is not None):
+        lab.record("train_started", **key, pid=0)  # it never came to be a process
+    crash, reason, digest = None, "", None
+    if done is not None and done.code == 0 and path.is_file() and not path.is_symlink():
+        digest = files.sha256_of(path)
+    elif not scouted:
+        crash, reason = _classify(done, log)
+        if done is not None and done.code == 0:
+            crash, reason = "error", "ended without a checkpoint"
+        if crash == "environment":
+            raise EnvironmentFault(reason)
+    lab.record(
+        "train_done",
+        **key,
+        checkpoint_sha256=digest,
+        wall_seconds=round(done.wall_seconds, 2) if done else 0.0,
+        build_seconds=round(build_seconds, 2),
+        peak_rss_mb=round(done.peak_rss_mb, 1) if done else 0.0,
+        curve=reader.thinned(),
+        crash=crash,
+        reason=reason,
+        scouted=scouted,
+    )
+    if key["role"] == "main":
+        keep_log(log, lab.layout.log(key["n"]))
+
+
+def _score(lab: Lab, key: dict[str, Any]) -> None:
+    score = lab.evaluate(
+        lab.layout,
+        lab.settings,
+        _path(lab, key),
+        lab.settings.val,
+        marker=lab.marker,
+        sources=_sources(lab, key["commit"]),
+    )
+    crash = "refused" if score.refused else None
+    if "not finite" in score.refused or "NaN" in score.refused:
+        crash = "non-finite"
+    lab.record(
+        "eval_done",
+        **key,
+        val_bpb=score.val_bpb,
+        crash=crash,
+        reason=score.refused[:300],
+        seconds=round(score.seconds, 2),
+    )
+
+
+def _run(
+    lab: Lab,
+    command: tuple[str, ...],
+    commit: str,
+    seed: int,
+    checkpoint: Path,
+    log: Path,
+    started: Callable[[int], None] | None = None,
+    watch: Callable[[float], bool] | None = None,
+) -> tuple[Finished | None, float]:
+    """Runs a command of the contract in a clean export; (how it ended, seconds of
+    compilation). None where the candidate's crate does not compile."""
+    layout = lab.layout
+    export, scratch = layout.work / "export", layout.work / "scratch"
+    for path in (export, scratch, checkpoint):
+        files.remove_tree(path)
+    layout.work.mkdir(parents=True, exist_ok=True)
+    lab.repository.export(commit, export)
+    start = time.monotonic()
+    python_path = layout.trusted
+    if _changes_crate(lab, commit):
+        built = _build(lab, export, scratch, log)
+        if built is None:
+            return None, time.monotonic() - start
+        python_path = built
+    build_seconds = time.monotonic() - start
+    words = contract.fill(
+        command,
+        {
+            "python": sys.executable,
+            "budget": f"{lab.settings.budget:g}",
+            "seed": str(seed),
+            "checkpoint": str(checkpoint),
+            "train": [str(layout.data / one.name) for one in lab.settings.train],
+        },
+    )
+    done = sandbox.start_trainer(
+        words,
+        cwd=export,
+        scratch=scratch,
+        python_path=python_path,
+        marker=lab.marker,
+        log=log,
+        limit_seconds=min(lab.state.training_limit, lab.state.hard_limit - build_seconds),
+        started=started,
+        watch=watch,
+    )
+    if done.error:
+        raise EnvironmentFault(f"the training cannot be started: {done.error}")
+    return done, build_seconds
+
+
+def _changes_crate(lab: Lab, commit: str) -> bool:
+    prefix = lab.contract.crates
+    if prefix is None or commit == lab.settings.baseline:
+        return False
+    changes = lab.repository.changes(lab.settings.baseline, commit)
+    return any(change.path.startswith(prefix) for change in changes)
+
+
+def _build(lab: Lab, export: Path, scratch: Path, log: Path) -> Path | None:
+    """Compiles the candidate's extension into a folder of its own; None where it
+    does not compile. Crates that were built for an earlier candidate are reused."""
+    if shutil.which("cargo") is None:
+        raise EnvironmentFault("the candidate changes a crate, and there is no cargo to compile it")
+    wheels, site = scratch / "wheels", scratch / "site"
+    command = [sys.executable, "-m", "maturin", "build", "--release", "--out", str(wheels)]
+    home = {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
+    default = Path.home()
+    home.setdefault("CARGO_HOME", str(default / ".cargo"))
+    home.setdefault("RUSTUP_HOME", str(default / ".rustup"))
+    settings = [f"{name}={value}" for name, value in home.items()]
+    done = sandbox.start_trainer(
+        ["env", *settings, f"CARGO_TARGET_DIR={lab.layout.target}", *command],
+        cwd=export,
+        scratch=scratch,
+        python_path=lab.layout.trusted,
+        marker=lab.marker,
+        log=log,
+        limit_seconds=lab.state.hard_limit,
+    )
+    if done.code != 0:
+        if "No module named maturin" in tail(log):
+            raise EnvironmentFault("a crate is changed: pip install maturin to compile it")
+        return None
+    [wheel] = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def _classify(done: Finished | None, log: Path) -> tuple[str, str]:
+    if done is None:
+        errors = [line for line in tail(log).splitlines() if line.startswith("error")]
+        return "syntax", "does not compile" + (f": {errors[0][:200]}" if errors else "")
+    return crashes.classify(done, tail(log))
+
+
+def _is_hopeless(lab: Lab, points: list[tuple[float, float]], seconds: float) -> bool:
+    """Whether the loss lies above the tip's at the same time by more than the
+    spread of the losses of all that was kept."""
+    scout, tip = lab.options.scout, lab.state.tip
+    if scout is None or seconds < scout or not points or tip is None or tip.main is None:
+        return False
+    at, loss = points[-1]
+    runs = [lab.state.experiments[number].main for number in lab.state.kept]
+    runs += lab.state.experiments[0].measurements
+    losses = [loss_at(run.curve, at) for run in runs if run is not None]
+    known = [one for one in losses if one is not None]
+    reference = loss_at(tip.main.curve, at)
+    if reference is None or len(known) < LEAST_RUNS_TO_SCOUT:
+        return False
+    return loss > reference + (max(known) - min(known))
+
+
+def _sources(lab: Lab, commit: str) -> list[Path]:
+    """What the candidate wrote, as git has it: its export may have been changed since."""
+    folder = lab.layout.work / "sources"
+    files.remove_tree(folder)
+    sources = []
+    for change in lab.repository.changes(lab.settings.baseline, commit):
+        if change.after is not None:
+            path = folder / change.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(lab.repository.blob(change.after.sha))
+            sources.append(path)
+    return sources
+
+
+def tail(log: Path, most: int = LOG_TAIL) -> str:
+    """The end of a log as text."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - most))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def keep_log(log: Path, target: Path) -> None:
+    """Keeps the end of a log for the report."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(target, tail(log).encode("utf-8", "replace"))

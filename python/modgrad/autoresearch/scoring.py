@@ -1,0 +1,70 @@
+"""Scoring a checkpoint in a fresh process of the trusted installation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modgrad.autoresearch import sandbox, trusted
+from modgrad.autoresearch.errors import EnvironmentFault
+from modgrad.autoresearch.layout import Layout
+from modgrad.autoresearch.state import DataFile, Settings
+
+_SECONDS_A_BYTE = 2e-3  # two hundred times what the default model takes
+TRIES = 2  # an evaluator that was killed from outside is started once more
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the evaluator said."""
+
+    val_bpb: float | None
+    refused: str  # why there is no score
+    seconds: float
+
+
+def score(
+    layout: Layout,
+    settings: Settings,
+    checkpoint: Path,
+    data: DataFile,
+    *,
+    marker: str,
+    sources: Sequence[Path] = (),
+    max_bytes: int | None = None,
+) -> Score:
+    """Bits per byte of a checkpoint on a pinned file.
+
+    Raises `EnvironmentFault` where the evaluator itself fails: that says nothing
+    about the candidate.
+    """
+    trusted.verify(layout.trusted, settings.trusted)
+    arguments = [str(checkpoint), str(layout.data / data.name), "--sha256", data.sha256]
+    if max_bytes is not None:
+        arguments += ["--max-bytes", str(max_bytes)]
+    arguments += ["--train", *(str(layout.data / one.name) for one in settings.train)]
+    arguments += ["--sources", *map(str, sources)]
+    command = trusted.command(layout.trusted, "modgrad.autoresearch.judge", *arguments)
+    log = layout.work / "evaluator.log"
+    reason = ""
+    for _ in range(TRIES):
+        done = sandbox.start_trainer(
+            command,
+            cwd=layout.work,
+            scratch=layout.work / "evaluator",
+            python_path=layout.trusted,
+            marker=marker,
+            log=log,
+            limit_seconds=120 + _SECONDS_A_BYTE * data.bytes,
+        )
+        output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = output[-1] if output else ""
+        if done.code == 0:
+            result = json.loads(last)
+            return Score(result.get("bits_per_byte"), result.get("refused", ""), done.wall_seconds)
+        reason = last.removeprefix("error: ") or f"ended with {done.code}"
+        if done.timed_out:
+            reason = f"took more than {done.wall_seconds:.0f} s"
+    raise EnvironmentFault(f"the evaluator failed: {reason}")

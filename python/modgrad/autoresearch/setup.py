@@ -1,0 +1,215 @@
+"""`setup`: what is fixed once for a tag, and the baseline's score."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import psutil
+
+from modgrad.autoresearch import contract as contracts
+from modgrad.autoresearch import files, pins, trusted
+from modgrad.autoresearch.errors import RepositoryError, UsageError
+from modgrad.autoresearch.journal import Journal
+from modgrad.autoresearch.lab import Lab
+from modgrad.autoresearch.layout import Layout
+from modgrad.autoresearch.loop import run_baseline
+from modgrad.autoresearch.repository import Repository
+from modgrad.autoresearch.state import Settings, State
+from modgrad.machine import processor_name, resolve_threads
+
+_LEAST_SPACE = 2 << 30  # bytes: some checkpoints and an export
+_IDEAS = "# Ideas for the researcher\n\nOne a line; read before every proposal.\n"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks `setup` for."""
+
+    tag: str
+    task: str
+    budget: float
+    train: tuple[Path, ...] = ()
+    val: Path | None = None
+    baseline_runs: int = 3
+    seed: int = 0
+    checkpoint_gb: float = 20.0
+
+
+def propose_tag(repository: Repository, today: date) -> str:
+    """A tag from the date that is not taken."""
+    base = today.strftime("%b%d").lower()
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        layout = Layout(repository.common, base + suffix)
+        if not layout.root.exists() and repository.ref(layout.branch) is None:
+            return base + suffix
+    raise UsageError(f"a hundred tags begin with {base}; name one with --tag")
+
+
+def prepare(
+    repository: Repository, request: Request, say: Callable[[str], None]
+) -> tuple[Lab, str]:
+    """Everything but the baseline's runs; (the lab, what was found, for the user).
+
+    A `setup` that was cut short is gone on with. Raises `UsageError` where the
+    branch or the tag is there already.
+    """
+    layout = Layout(repository.common, request.tag)
+    journal = Journal(layout.journal, layout.key)
+    if layout.journal.is_file() and (records := journal.read(repair=True)):
+        state = State.replay(records)
+        if state.settings is not None and state.tip is None:
+            lab = open_lab(repository, layout, journal, state)
+            return lab, f"going on with the setup of {request.tag} that was cut short"
+        raise UsageError(
+            f"--tag {request.tag}: was set up already; see `status --tag {request.tag}`"
+        )
+    if repository.ref(layout.branch) is not None:
+        raise UsageError(
+            f"--tag {request.tag}: the branch {layout.branch.removeprefix('refs/heads/')} exists; "
+            "choose another --tag"
+        )
+    baseline = repository.head()
+    text = _contract_text(repository, baseline)
+    contract = contracts.load(text, request.task)
+    files.remove_tree(layout.root)
+    layout.work.mkdir(parents=True)
+    if pins.free_space(layout.root) < _LEAST_SPACE:
+        raise UsageError(f"{layout.root}: less than 2 GiB are free on its disk")
+    digest = trusted.snapshot(layout.trusted)
+    train, val = _data(repository, request, layout, baseline, say)
+    pinned, pinned_val, holdout, overlap = pins.pin(layout.data, train, val)
+    settings = Settings(
+        tag=request.tag,
+        task=request.task,
+        contract=text,
+        baseline=baseline,
+        budget=request.budget,
+        seed=request.seed,
+        baseline_runs=request.baseline_runs,
+        train=pinned,
+        val=pinned_val,
+        holdout=holdout,
+        overlap=round(overlap, 6),
+        trusted=digest,
+        checkpoint_gb=request.checkpoint_gb,
+        machine=f"{processor_name()}, {resolve_threads(None)} threads, "
+        f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
+    )
+    layout.ideas.write_text(_IDEAS, encoding="utf-8")
+    journal.create()
+    lab = Lab(layout, repository, journal, State(), contract, say=say)
+    lab.record("setup", settings=asdict(settings))
+    return lab, _describe(lab)
+
+
+def open_lab(repository: Repository, layout: Layout, journal: Journal, state: State) -> Lab:
+    """The lab of a tag that was set up."""
+    assert state.settings is not None
+    contract = contracts.load(state.settings.contract, state.settings.task)
+    return Lab(layout, repository, journal, state, contract)
+
+
+def measure_baseline(lab: Lab) -> str:
+    """Makes the branch and its worktree, runs the baseline; what came of it, in words.
+
+    Raises `UsageError` where the code as it is does not train or score.
+    """
+    layout, settings = lab.layout, lab.settings
+    stands = lab.repository.ref(layout.branch)
+    if stands is None:
+        lab.repository.move_ref(layout.branch, settings.baseline, None)
+    elif stands != settings.baseline:
+        raise RepositoryError(f"{layout.branch} stands on {stands[:7]}: somebody moved it")
+    if not layout.worktree.is_dir():
+        lab.repository.run("worktree", "prune")
+        lab.repository.add_worktree(layout.worktree, layout.branch)
+    one = run_baseline(lab)
+    if one.status != "keep":
+        raise UsageError(f"the baseline has no score ({one.crash}: {one.reason}); mend it first")
+    sigma, freedom = lab.state.spread
+    main = one.main
+    assert main is not None and one.val_bpb is not None
+    aside = main.wall_seconds - settings.budget + main.evaluation_seconds
+    lines = [
+        f"baseline: val_bpb {one.val_bpb:.6f}, holdout {one.holdout_bpb or float('nan'):.6f}",
+        f"a run takes {settings.budget:g} s of training and {aside:.1f} s beside it, "
+        f"{one.memory_gb:.1f} GB",
+    ]
+    if freedom:
+        lines.append(
+            f"seed to seed it moves by σ = {sigma:.6f} ({freedom + 1} runs); a gain below "
+            f"{2 * sigma:.6f} is marked provisional"
+        )
+    else:
+        lines.append("its spread is not known (--baseline-runs 1): every keep is provisional")
+    return "\n".join(lines)
+
+
+def _describe(lab: Lab) -> str:
+    settings = lab.settings
+    train = sum(one.bytes for one in settings.train)
+    runs = max(1, settings.baseline_runs)
+    return "\n".join(
+        [
+            f"task:      {settings.task}: {lab.contract.summary}",
+            f"branch:    autoresearch/{settings.tag}, from {settings.baseline[:7]}",
+            f"data:      {train:,} bytes to train on, {settings.val.bytes:,} to score, "
+            f"{settings.holdout.bytes:,} held out",
+            f"overlap:   {settings.overlap:.1%} of val's 32-grams stand in the training data",
+            f"machine:   {settings.machine}",
+            f"mutable:   {', '.join(lab.contract.mutable)}",
+            f"now:       {runs} baseline run{'s' if runs > 1 else ''} of {settings.budget:g} s; then "
+            "`loop` edits, trains, scores, and keeps what is strictly lower",
+            f"all of it: {lab.layout.root}; your checkout is not touched",
+        ]
+    )
+
+
+def _contract_text(repository: Repository, commit: str) -> str:
+    content = repository.file(commit, contracts.FILE)
+    if content is None:
+        raise UsageError(f"{contracts.FILE}: is not in commit {commit[:7]}; commit it first")
+    return content.decode("utf-8", "replace")
+
+
+def _data(
+    repository: Repository,
+    request: Request,
+    layout: Layout,
+    baseline: str,
+    say: Callable[[str], None],
+) -> tuple[Sequence[Path], Path]:
+    if request.train and request.val:
+        return request.train, request.val
+    if request.train or request.val:
+        raise UsageError("--train and --val go together")
+    folder = repository.top / "data"
+    train = sorted(folder.glob("train_*.txt"))
+    if train and (folder / "val.txt").is_file():
+        say(f"data: {folder}")
+        return train, folder / "val.txt"
+    say("data: preparing the default corpus, the running Python's own library")
+    export, folder = layout.work / "export", layout.work / "corpus"
+    files.remove_tree(export)
+    repository.export(baseline, export)
+    done = subprocess.run(
+        [sys.executable, "-m", "isis", "prepare", "--output", str(folder)],
+        cwd=export,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["isis prepare failed"]
+        raise UsageError(f"{lines[-1].removeprefix('error: ')}; or name --train and --val")
+    return sorted(folder.glob("train_*.txt")), folder / "val.txt"
+
+
+def results_path(lab: Lab) -> Path:
+    """Where the table of results stands."""
+    return lab.layout.worktree / lab.contract.results

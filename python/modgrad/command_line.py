@@ -1,0 +1,40 @@
+"""What all commands share: a refusal is one line and an exit code, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+
+class Commands(click.Group):
+    """Commands whose refusals are one line, never a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("error: interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(1)
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """1 for a refusal, 2 for wrong usage; None for what is a bug of ours."""
+    # Importing the core at the top would cost more than --help may take.
+    try:
+        from modgrad.errors import ModgradError, UsageError
+    except Exception:
+        return 1  # the core refused to load, and `error` says why
+    if not isinstance(error, ModgradError):
+        return None
+    code: int = getattr(error, "exit_code", 2 if isinstance(error, UsageError) else 1)
+    return code

@@ -34,6 +34,8 @@ def _exit_code(error: Exception) -> int | None:
         from modgrad.errors import ModgradError, UsageError
     except Exception:
         return 1  # the core refused to load, and `error` says why
+    if isinstance(error, OSError):
+        return 1  # the system's own words name the file and the reason
     if not isinstance(error, ModgradError):
         return None
     code: int = getattr(error, "exit_code", 2 if isinstance(error, UsageError) else 1)

@@ -39,7 +39,7 @@ def as_json(state: State) -> Fact:
         "sigma": state.sigma,
         "baseline": _experiment(state, state.baseline, scores),
         "tip": _experiment(state, state.tip, scores),
-        "running": _experiment(state, state.current, scores),
+        "current": _experiment(state, state.current, scores),
         "counts": {
             "experiments": len(tried),
             **{s: sum(one.status == s for one in tried) for s in STATUSES},

@@ -87,7 +87,9 @@ def advance(lab: Lab, one: Experiment, researcher: Researcher | None) -> None:
     if one.finished is None:
         lab.record("logged", n=one.number)
     write_results(lab)
-    _clean(lab, one)
+    clear_work(lab)
+    if one.number > 0 and one.main is not None and one.status != "keep":
+        one.main.curve = one.main.curve[-1:]  # a loop that runs for weeks keeps little of each
 
 
 def propose(lab: Lab, one: Experiment, researcher: Researcher) -> None:
@@ -384,12 +386,11 @@ def _checkpoint(lab: Lab, one: Experiment) -> Path:
     return checkpoint_path(lab, "main", one.candidate, one.seed)
 
 
-def _clean(lab: Lab, one: Experiment) -> None:
+def clear_work(lab: Lab) -> None:
+    """Removes what an experiment needed while it ran."""
     for path in sorted(lab.layout.work.glob("*")):
         if path.name != "run.log":
             files.remove_tree(path)
-    if one.number > 0 and one.main is not None and one.status != "keep":
-        one.main.curve = one.main.curve[-1:]  # a loop that runs for weeks keeps little of each
 
 
 def write_results(lab: Lab) -> None:

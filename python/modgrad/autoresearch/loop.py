@@ -26,7 +26,13 @@ from modgrad.autoresearch.errors import (
     ResearcherGone,
     UsageError,
 )
-from modgrad.autoresearch.experiment import advance, plan, plan_baseline, write_results
+from modgrad.autoresearch.experiment import (
+    advance,
+    clear_work,
+    plan,
+    plan_baseline,
+    write_results,
+)
 from modgrad.autoresearch.lab import Interrupted, Lab
 from modgrad.autoresearch.researchers.base import Researcher
 from modgrad.autoresearch.state import Experiment
@@ -34,6 +40,7 @@ from modgrad.autoresearch.state import Experiment
 BALLAST = 4 << 20  # bytes
 SPACE_TO_GO_ON = 256 << 20  # bytes
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0  # seconds
+_LONGEST_REQUESTED_WAIT = 1800.0  # where the researcher says when to ask again
 _MOST_FAULTS = 20  # of the machine, in a row
 
 
@@ -134,7 +141,15 @@ def run_loop(
             reason = _replace(lab, limits, stop, str(error))
             active = fallback() if lab.state.fallback else active
         except ResearcherError as error:
-            lab.record("researcher_failed", reason=str(error), researcher=active.name)
+            wait = getattr(error, "retry_after", None) or _back_off(lab.state.failures + 1)
+            wait = min(wait, _LONGEST_REQUESTED_WAIT)
+            lab.record(
+                "researcher_failed",
+                reason=str(error),
+                researcher=active.name,
+                cost=getattr(error, "cost", 0.0),
+                wait=wait,
+            )
             failures = lab.state.failures
             if failures >= limits.failures:
                 reason = _replace(
@@ -142,7 +157,6 @@ def run_loop(
                 )
                 active = fallback() if lab.state.fallback else active
             else:
-                wait = getattr(error, "retry_after", None) or _back_off(failures)
                 lab.say(f"{active.name}: {error}; asking again in {wait:.0f} s")
                 stop.busy = False
                 _wait(wait, stop)
@@ -183,8 +197,11 @@ def heal(lab: Lab) -> None:
     locks = lab.repository.stale_locks(layout.worktree, [layout.branch, layout.candidates])
     for lock in locks:
         lock.unlink()
-    for temporary in layout.root.glob(".*.tmp"):
-        temporary.unlink()
+    for folder in (layout.root, layout.worktree, layout.logs):
+        for temporary in folder.glob(".*.tmp"):
+            temporary.unlink()
+    if lab.state.current is None:
+        clear_work(lab)
     if survivors or locks:
         lab.record("healed", processes=survivors, locks=[str(lock) for lock in locks])
     _make_ballast(lab)

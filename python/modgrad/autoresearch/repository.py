@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ class Repository:
             raise UsageError(f"{folder}: no such folder") from None
         except (git.GitError, OSError, ValueError) as error:
             raise RepositoryError(f"{folder}: {_one_line(str(error))}") from None
+        # Objects never change, and every step of an experiment looks at the same few.
+        self.tree = lru_cache(maxsize=32)(self._tree)
+        self.blob = lru_cache(maxsize=256)(self._blob)
 
     def run(
         self, *arguments: str, folder: Path | None = None, env: Mapping[str, str] | None = None
@@ -146,7 +150,7 @@ class Repository:
         point("update of a ref")
         self.run("update-ref", name, _checked(new), _ZERO if old is None else _checked(old))
 
-    def tree(self, commit: str) -> dict[str, Entry]:
+    def _tree(self, commit: str) -> dict[str, Entry]:
         """The files of a commit by path."""
         entries: dict[str, Entry] = {}
         for line in self.run("ls-tree", "-r", "-z", _checked(commit)).split(b"\0"):
@@ -162,7 +166,7 @@ class Repository:
         paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
         return [Change(path, old.get(path), new.get(path)) for path in paths]
 
-    def blob(self, sha: str) -> bytes:
+    def _blob(self, sha: str) -> bytes:
         """The content of a file."""
         return self.run("cat-file", "blob", _checked(sha))
 

@@ -115,6 +115,9 @@ def _watch(
     selector = selectors.DefaultSelector()
     selector.register(output, selectors.EVENT_READ, "output")
     selector.register(sys.stdin.buffer, selectors.EVENT_READ, "asker")
+    # Readable when the child ends; Linux 5.3.
+    ended = os.pidfd_open(child.pid)
+    selector.register(ended, selectors.EVENT_READ, "ended")
     deadline = start + float(request["limit_seconds"])
     result: dict[str, Any] = {"timed_out": False, "stopped": False, "out_of_memory": False}
     peak, last_scan, status, usage = 0, start, None, None
@@ -123,7 +126,7 @@ def _watch(
         for key, _ in selector.select(max(0.0, next_tick - time.monotonic())):
             if key.data == "asker":
                 result["stopped"] = True
-            elif not _drain(output, log, most=1 << 20):
+            elif key.data == "output" and not _drain(output, log, most=1 << 20):
                 selector.unregister(output)
         now = time.monotonic()
         if now >= next_tick:
@@ -141,12 +144,11 @@ def _watch(
         result["timed_out"] = now >= deadline
         if result["timed_out"] or result["stopped"] or result["out_of_memory"]:
             break
-        if output.closed or len(selector.get_map()) < 2:
-            time.sleep(0.01)
     wall = time.monotonic() - start
     if status is None:
         os.kill(child.pid, signal.SIGKILL)
         _, status, usage = os.wait4(child.pid, 0)
+    os.close(ended)
     survivors = _kill_tree()
     _drain(output, log, most=TAIL)
     if usage is not None:
@@ -239,7 +241,8 @@ def _say(message: dict[str, Any]) -> None:
         sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        return  # whoever asked is gone; the tree is killed all the same
+        # Whoever asked is gone; the tree is killed all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

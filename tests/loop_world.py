@@ -1,0 +1,137 @@
+"""A small world for the loop's tests: a repository whose training takes
+milliseconds, whose score stands in its one mutable file, and a loop over it.
+
+Edits are `recipe.py` files; `score = 1.5` in one is what it will be scored with,
+`crash = True` lets its training fail. Nothing of this is known to the product:
+the training is a command of the contract, the evaluator is handed in.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modgrad.autoresearch import setup, tags
+from modgrad.autoresearch.lab import Lab, Options
+from modgrad.autoresearch.layout import Layout
+from modgrad.autoresearch.loop import Limits, Stop, only_one, run_loop
+from modgrad.autoresearch.repository import Repository
+from modgrad.autoresearch.researchers import Briefing, Failure, Proposal
+from modgrad.autoresearch.scoring import Score
+
+CONTRACT = """
+forbidden_names = [".gitattributes", "conftest.py", "sitecustomize.py"]
+forbidden_suffixes = [".pth", ".so"]
+largest_file = 4096
+most_files = 8
+
+[tasks.language]
+summary = "a number in a file"
+mutable = ["recipe.py", "parts/**/*.py"]
+tunable = ["recipe.py"]
+imports = ["math"]
+results = "results-language.tsv"
+train = ["sh", "trainer.sh", "{seed}", "{checkpoint}"]
+evaluator = "language"
+"""
+
+TRAINER = """
+echo "step 1  loss 2.0000 bits  1.0 kB/s"
+if grep -q '^crash = True' recipe.py; then echo "error: it broke"; exit 1; fi
+if grep -q '^hang = True' recipe.py; then trap '' TERM; while :; do sleep 1; done; fi
+{ sed -n 's/^score = //p' recipe.py; echo "$1"; } > "$2"
+"""
+
+RECIPE = "score = 2.0\n"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Git as the user would call it."""
+    identity = ["-c", "user.name=user", "-c", "user.email=user@localhost"]
+    command = ["git", *identity, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def make_repository(folder: Path, contract: str = CONTRACT) -> Path:
+    """A repository of a user, with a commit."""
+    folder.mkdir(parents=True)
+    (folder / "contract.toml").write_text(contract)
+    (folder / "trainer.sh").write_text(TRAINER)
+    (folder / "recipe.py").write_text(RECIPE)
+    (folder / ".gitignore").write_text("results-*.tsv\n/data/\n")
+    (folder / "data").mkdir()
+    (folder / "data" / "train_text.txt").write_bytes(bytes(range(32, 127)) * 40)
+    (folder / "data" / "val.txt").write_bytes(b"a text to score, of no particular meaning" * 9)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "the user's work")
+    return folder
+
+
+def read_score(layout: Layout, settings: Any, checkpoint: Path, data: Any, **_: Any) -> Score:
+    """What stands in the checkpoint, a little worse on the holdout."""
+    text, seed = checkpoint.read_text().split()
+    noise = 0.0 if "~" not in text else ((int(seed) * 2654435761) % 1000 - 500) * 1e-5
+    if text == "nan":
+        return Score(None, "`logits` are not finite", 0.0)
+    value = float(text.strip("~")) + noise
+    return Score(value + (0.01 if data.name == "holdout.txt" else 0.0), "", 0.0)
+
+
+class Recipes:
+    """Proposes one recipe after another: the n-th experiment's is the n-th."""
+
+    name = "recipes"
+
+    def __init__(self, recipes: Sequence[str]) -> None:
+        self.recipes = recipes
+        self.repairs: list[Failure] = []
+
+    def base(self, briefing: Briefing) -> str | None:
+        return None
+
+    def propose(self, workspace: Path, briefing: Briefing) -> Proposal:
+        recipe = self.recipes[briefing.number - 1]
+        (workspace / "recipe.py").write_text(recipe)
+        return Proposal(f"try recipe {briefing.number}")
+
+    def repair(self, workspace: Path, briefing: Briefing, failure: Failure) -> Proposal | None:
+        self.repairs.append(failure)
+        return None
+
+
+def set_up(folder: Path, tag: str = "t", **request: Any) -> Lab:
+    """`setup` on a world's repository."""
+    repository = Repository(folder)
+    given: dict[str, Any] = {"budget": 1.0, "baseline_runs": 1, **request}
+    lab, _ = setup.prepare(repository, setup.Request(tag, "language", **given), ignore)
+    lab.evaluate, lab.say = read_score, ignore
+    setup.measure_baseline(lab)
+    return lab
+
+
+def open_world(folder: Path, tag: str = "t", **options: Any) -> Lab:
+    """The lab of a world that was set up."""
+    lab = tags.load(*tags.find(tag, folder))
+    lab.evaluate, lab.say, lab.options = read_score, ignore, Options(**options)
+    return lab
+
+
+def research(
+    folder: Path, researcher: Any, experiments: int, tag: str = "t", **options: Any
+) -> Lab:
+    """`loop` until there are so many experiments beside the baseline."""
+    _, layout = tags.find(tag, folder)
+    with only_one(layout.lock, "the loop"):
+        lab = open_world(folder, tag, **options)
+        done = sum(one.status != "skip" for one in lab.state.experiments if one.finished) - 1
+        limits = Limits(experiments=experiments - done, failures=3, when_gone="stop")
+        run_loop(lab, researcher, lambda: researcher, limits, Stop())
+    return lab
+
+
+def ignore(*_: Any) -> None:
+    """Says nothing."""

@@ -36,7 +36,7 @@ def measure_overlap(train: BinaryIO, val: bytes) -> Overlap:
     if len(val) < GRAM:
         return Overlap(0.0, 0.0, 0.0)
     text = np.frombuffer(val, np.uint8)
-    distinct, first, inverse = np.unique(_gram_hashes(text), return_index=True, return_inverse=True)
+    distinct, first, inverse = np.unique(gram_hashes(text), return_index=True, return_inverse=True)
     grams = sliding_window_view(text, GRAM)[first]
     # 2**22 flags for some 2**18 grams: one look dismisses 15 of 16 positions.
     shift = np.uint64(64 - 22)
@@ -50,7 +50,7 @@ def measure_overlap(train: BinaryIO, val: bytes) -> Overlap:
         if len(block) < GRAM:
             continue
         text = np.frombuffer(block, np.uint8)
-        hashes = _gram_hashes(text)
+        hashes = gram_hashes(text)
         at = np.flatnonzero(listed[hashes >> shift])
         slot = np.minimum(np.searchsorted(distinct, hashes[at]), distinct.size - 1)
         alike = (distinct[slot] == hashes[at]) & ~found[slot]
@@ -74,7 +74,7 @@ def _coverage(found: NDArray[np.bool_]) -> tuple[float, float]:
     return covered / (starts.size + GRAM - 1), verbatim / starts.size
 
 
-def _gram_hashes(text: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def gram_hashes(text: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Of each 32 bytes, sum(byte[j] * base**(31 - j)) mod 2**64, by doubling: 1, 2, 4, ... 32."""
     hashes = text.astype(np.uint64)
     width, power = 1, 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd

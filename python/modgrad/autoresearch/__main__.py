@@ -361,7 +361,7 @@ def status(tag: str | None, as_data: bool, once: bool) -> None:
     from modgrad.autoresearch import status as view
     from modgrad.autoresearch.digest import as_json
     from modgrad.autoresearch.loop import is_running
-    from modgrad.autoresearch.tags import find, read
+    from modgrad.autoresearch.tags import StateReader, find, read
 
     _, layout = find(tag, Path.cwd())
     if as_data:
@@ -372,7 +372,8 @@ def status(tag: str | None, as_data: bool, once: bool) -> None:
             click.echo(line)
         click.echo(f"files: {layout.root}")
     else:
-        view.live(lambda: (read(layout), is_running(layout.lock)))
+        reader = StateReader(layout)
+        view.live(lambda: (reader.read(), is_running(layout.lock)))
 
 
 @main.command()
@@ -413,6 +414,8 @@ def report(tag: str | None, output: Path | None, remeasure: int | None) -> None:
     for path in (paths.picture, paths.page):
         if path is not None:
             click.echo(path)
+    if paths.note is not None:
+        _say(paths.note)
 
 
 @main.command()

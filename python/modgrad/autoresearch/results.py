@@ -25,7 +25,7 @@ SIGNIFICANT = 2.0
 # Terminals act on escape sequences, so they go as a whole, not only their first byte.
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 # Marks that reorder the text around them, so that a line reads as another one.
-_REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
 
 def _plain_character(character: str) -> str:
     category = unicodedata.category(character)
-    if category in ("Cc", "Zl", "Zp") or character in _REORDERING:
+    if category in ("Cc", "Zl", "Zp") or character in REORDERING:
         return " "
     return "\ufffd" if category == "Cs" else character
 

@@ -350,6 +350,9 @@ class State:
         self.failures = 0
 
     def _on_started(self, record: Record) -> None:
+        if self.current is not None:  # a run that was cut short begins anew
+            runs = self.current.measurements
+            runs[:] = [run for run in runs if run.finished or run.trained]
         self.fallback = self.paused = None
         self.failures = 0
 

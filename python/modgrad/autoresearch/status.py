@@ -17,12 +17,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modgrad.autoresearch import results
+from modgrad.autoresearch import results, sandbox
 from modgrad.autoresearch.results import count, duration, plain
 from modgrad.autoresearch.state import Experiment, Measurement, Settings, State
 
-# Candidates train without a sandbox until its levels are there.
-SANDBOX = "off"
 LAST = 5  # experiments in the table
 REFRESH_SECONDS = 0.5
 _BAR_WIDTH = 40
@@ -157,7 +155,7 @@ def _lines(state: State, now: float, running: bool) -> Iterator[_Line]:
         ago = duration(now - tip.finished)
         yield _Line("last keep", f"{ago} ago · {count(since, 'experiment')} since")
     yield from _researcher(state)
-    yield _Line("sandbox", SANDBOX, "yellow" if SANDBOX == "off" else "")
+    yield _Line("sandbox", sandbox.LEVEL, "yellow" if sandbox.LEVEL == "off" else "")
 
 
 def _now(state: State, now: float, running: bool) -> Iterator[_Line]:

@@ -35,6 +35,20 @@ def read(layout: Layout) -> State:
     return State.replay(Journal(layout.journal, layout.key).read())
 
 
+class StateReader:
+    """Reads a tag again and again, and replays its journal only when it has grown."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout, self._size, self._state = layout, -1, State()
+
+    def read(self) -> State:
+        """The state of the tag now."""
+        size = self._layout.journal.stat().st_size
+        if size != self._size:
+            self._state, self._size = read(self._layout), size
+        return self._state
+
+
 def load(repository: Repository, layout: Layout) -> Lab:
     """The lab of a tag, for whoever holds its lock."""
     journal = Journal(layout.journal, layout.key)

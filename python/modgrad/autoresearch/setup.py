@@ -163,8 +163,8 @@ def _describe(lab: Lab) -> str:
             f"overlap:   {settings.overlap:.1%} of val's 32-grams stand in the training data",
             f"machine:   {settings.machine}",
             f"mutable:   {', '.join(lab.contract.mutable)}",
-            f"now:       {runs} baseline run{'s' if runs > 1 else ''} of {settings.budget:g} s; then "
-            "`loop` edits, trains, scores, and keeps what is strictly lower",
+            f"now:       {runs} baseline run{'s' if runs > 1 else ''} of {settings.budget:g} s; "
+            "then `loop` edits, trains, scores, and keeps what is strictly lower",
             f"all of it: {lab.layout.root}; your checkout is not touched",
         ]
     )

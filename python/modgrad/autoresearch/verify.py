@@ -23,9 +23,8 @@ def verify(lab: Lab, say: Callable[[str], None]) -> list[str]:
     wrong: list[str] = []
     trusted.verify(lab.layout.trusted, lab.settings.trusted)
     lab.verify_data()
-    say(
-        f"journal: {len(lab.state.experiments)} experiments, chain whole; data and evaluator as pinned"
-    )
+    count = len(lab.state.experiments)
+    say(f"journal: {count} experiments, chain whole; data and evaluator as pinned")
     wrong += _refs(lab)
     wrong += _chain(lab)
     path = lab.layout.worktree / lab.contract.results

@@ -389,8 +389,8 @@ def report(tag: str | None, output: Path | None, remeasure: int | None) -> None:
     """Write a picture and one self-contained HTML page."""
     from modgrad.autoresearch import report as view
     from modgrad.autoresearch import verify as steps
+    from modgrad.autoresearch.files import tail
     from modgrad.autoresearch.loop import heal, only_one
-    from modgrad.autoresearch.measure import tail
     from modgrad.autoresearch.tags import find, load, read
 
     repository, layout = find(tag, Path.cwd())

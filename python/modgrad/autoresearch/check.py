@@ -58,24 +58,25 @@ def _reason(repository: Repository, contract: Contract, change: Change) -> str |
     if b"\0" in content:
         return "is not text"
     try:
-        text = content.decode("utf-8")
+        content.decode("utf-8")
     except UnicodeDecodeError:
         return "is not UTF-8"
-    return _import_outside(text, contract) if change.path.endswith(".py") else None
+    return _import_outside(content, contract) if change.path.endswith(".py") else None
 
 
-def _import_outside(text: str, contract: Contract) -> str | None:
+def _import_outside(source: bytes, contract: Contract) -> str | None:
     """The first import that the contract does not allow. What does not parse
-    imports nothing: it will be a crash of its own."""
+    imports nothing: it will be a crash of its own. Bytes are parsed as the
+    interpreter will, by whatever encoding they declare."""
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, LookupError, RecursionError, MemoryError):
         return None
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:

@@ -39,6 +39,8 @@ class Contract:
 
     def allows(self, path: str) -> bool:
         """Whether a candidate may change, add or remove the file at `path`."""
+        if not path.isprintable() or any(_is_of_git(part) for part in path.split("/")):
+            return False
         name = path.rsplit("/", 1)[-1]
         if name in self.forbidden_names or name.endswith(self.forbidden_suffixes):
             return False
@@ -108,6 +110,11 @@ def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise TypeError("a list of strings")
     return tuple(value)
+
+
+def _is_of_git(part: str) -> bool:
+    """Names that git takes for its own, on some file system or other, and refuses."""
+    return part in ("", ".", "..") or part.lower().startswith((".git", "git~")) or "\\" in part
 
 
 def _pattern(glob: str) -> re.Pattern[str]:

@@ -20,7 +20,7 @@ from modgrad.autoresearch.errors import RepositoryError, ResearcherError, Resear
 from modgrad.autoresearch.families import guess
 from modgrad.autoresearch.fingerprint import fingerprint, lines_of_code
 from modgrad.autoresearch.lab import Lab
-from modgrad.autoresearch.measure import checkpoint_path, measure, rehearse, tail
+from modgrad.autoresearch.measure import checkpoint_path, measure, rehearse
 from modgrad.autoresearch.researchers.base import Briefing, Failure, Proposal, Researcher
 from modgrad.autoresearch.state import Experiment
 
@@ -283,7 +283,7 @@ def _repair(
         or not folder.is_dir()
     ):
         return False
-    failure = Failure(crash, reason, tail(lab.layout.work / "run.log"))
+    failure = Failure(crash, reason, files.tail(lab.layout.work / "run.log"))
     try:
         proposal = researcher.repair(folder, briefing(lab, one.number), failure)
     except (ResearcherError, ResearcherGone) as error:
@@ -417,7 +417,7 @@ def briefing(lab: Lab, number: int) -> Briefing:
         for path in (lab.layout.ideas, lab.layout.steer)
     )
     finished = [one for one in lab.state.experiments if one.finished and one.status != "skip"]
-    log_tail = tail(lab.layout.log(finished[-1].number)) if finished else ""
+    log_tail = files.tail(lab.layout.log(finished[-1].number)) if finished else ""
     return Briefing(
         number=number,
         state=lab.state,

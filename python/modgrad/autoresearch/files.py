@@ -9,6 +9,8 @@ from pathlib import Path
 
 from modgrad.autoresearch.faults import point
 
+LOG_TAIL = 65536  # bytes of a log that are kept and shown
+
 
 def sync_folder(folder: Path) -> None:
     """Makes what was created or renamed in a folder last."""
@@ -64,14 +66,29 @@ def move(source: Path, target: Path) -> None:
 def remove_tree(path: Path) -> None:
     """Removes a folder and all in it; what is gone already is no error."""
     point("unlink of a folder")
-    if path.is_symlink() or path.is_file():
-        path.unlink()
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)  # also a pipe or a socket that a candidate left
         return
-    if path.exists():
-        # A candidate may have taken write permission from its own folders.
-        for folder, _, _ in os.walk(path):
-            Path(folder).chmod(0o700)
-        shutil.rmtree(path)
+    # A candidate may have taken permissions from its own folders: they are given
+    # back before each is looked into.
+    path.chmod(0o700)
+    for folder, below, _ in os.walk(path):
+        for name in below:
+            inner = Path(folder, name)
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(path)
+
+
+def tail(path: Path, most: int = LOG_TAIL) -> str:
+    """The end of a file as text; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - most))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def sha256_of(path: Path) -> str:

@@ -84,14 +84,15 @@ class Journal:
         record: Record = {"kind": kind, "time": round(time.time(), 3), **fields}
         body = _canonical(record)
         mac = self._mac(self._last_mac, body)
-        line = b'{"body":%s,"crc":"%08x","mac":"%s"}\n' % (body, zlib.crc32(body), mac.encode())
+        line = _line(body, mac) + b"\n"
         try:
             files.append_durably(self.path, line)
-        except OSError:
-            # What was written of it is no record: the next one must not follow it.
+            self._last_mac, self._length = mac, self._length + len(line)
+        except BaseException:
+            # The disk failed, or ^C came in between. What was written of it is no
+            # record: the next one must not follow it.
             os.truncate(self.path, self._length)
             raise
-        self._last_mac, self._length = mac, self._length + len(line)
         # As a reader would get it back.
         result: Record = json.loads(body)
         return result
@@ -108,6 +109,8 @@ class Journal:
             return None, "is damaged (its checksum differs)"
         if not isinstance(mac, str) or not hmac.compare_digest(self._mac(previous, body), mac):
             return None, "does not follow from the lines before it (its chain is broken)"
+        if line != _line(body, mac):
+            return None, "is damaged (it is not as it was written)"
         if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
             return None, "is no record"
         return record, mac
@@ -123,6 +126,10 @@ class Journal:
         os.truncate(self.path, length)
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _line(body: bytes, mac: str) -> bytes:
+    return b'{"body":%s,"crc":"%08x","mac":"%s"}' % (body, zlib.crc32(body), mac.encode())
 
 
 def _is_complete(line: bytes) -> bool:

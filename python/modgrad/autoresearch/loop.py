@@ -60,6 +60,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self.over = False  # it ends now: there is nothing left to kill
         self.busy = False  # whether there is something that is worth finishing
 
     @contextmanager
@@ -67,7 +68,10 @@ class Stop:
         """Takes the signals over while the loop runs."""
 
         def handle(number: int, frame: FrameType | None) -> None:
+            if self.over:
+                return
             if self.asked:
+                self.over = True
                 raise Interrupted
             self.asked = True
             if self.busy:

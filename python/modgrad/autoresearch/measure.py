@@ -7,23 +7,19 @@ trained checkpoint that is whole is only scored.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modgrad.autoresearch import contract, crashes, files, sandbox
+from modgrad.autoresearch import building, contract, crashes, files, sandbox
 from modgrad.autoresearch.curve import CurveReader, loss_at
 from modgrad.autoresearch.errors import EnvironmentFault
 from modgrad.autoresearch.lab import Lab
 from modgrad.autoresearch.processes import Finished
 from modgrad.autoresearch.state import Measurement
 
-LOG_TAIL = 65536  # bytes of a finished run's log that are kept
 LEAST_RUNS_TO_SCOUT = 3  # fewer show no spread
 REHEARSAL_BYTES = 4096  # of the validation text
 
@@ -194,8 +190,8 @@ def _run(
     lab.repository.export(commit, export)
     start = time.monotonic()
     python_path = layout.trusted
-    if _changes_crate(lab, commit):
-        built = _build(lab, export, scratch, log)
+    if building.is_needed(lab, commit):
+        built = building.build(lab, commit, export, scratch, log)
         if built is None:
             return None, time.monotonic() - start
         python_path = built
@@ -226,50 +222,11 @@ def _run(
     return done, build_seconds
 
 
-def _changes_crate(lab: Lab, commit: str) -> bool:
-    prefix = lab.contract.crates
-    if prefix is None or commit == lab.settings.baseline:
-        return False
-    changes = lab.repository.changes(lab.settings.baseline, commit)
-    return any(change.path.startswith(prefix) for change in changes)
-
-
-def _build(lab: Lab, export: Path, scratch: Path, log: Path) -> Path | None:
-    """Compiles the candidate's extension into a folder of its own; None where it
-    does not compile. Crates that were built for an earlier candidate are reused."""
-    if shutil.which("cargo") is None:
-        raise EnvironmentFault("the candidate changes a crate, and there is no cargo to compile it")
-    wheels, site = scratch / "wheels", scratch / "site"
-    command = [sys.executable, "-m", "maturin", "build", "--release", "--out", str(wheels)]
-    home = {name: os.environ[name] for name in ("CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
-    default = Path.home()
-    home.setdefault("CARGO_HOME", str(default / ".cargo"))
-    home.setdefault("RUSTUP_HOME", str(default / ".rustup"))
-    settings = [f"{name}={value}" for name, value in home.items()]
-    done = sandbox.start_trainer(
-        ["env", *settings, f"CARGO_TARGET_DIR={lab.layout.target}", *command],
-        cwd=export,
-        scratch=scratch,
-        python_path=lab.layout.trusted,
-        marker=lab.marker,
-        log=log,
-        limit_seconds=lab.state.hard_limit,
-    )
-    if done.code != 0:
-        if "No module named maturin" in tail(log):
-            raise EnvironmentFault("a crate is changed: pip install maturin to compile it")
-        return None
-    [wheel] = wheels.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    return site
-
-
 def _classify(done: Finished | None, log: Path) -> tuple[str, str]:
     if done is None:
-        errors = [line for line in tail(log).splitlines() if line.startswith("error")]
+        errors = [line for line in files.tail(log).splitlines() if line.startswith("error")]
         return "syntax", "does not compile" + (f": {errors[0][:200]}" if errors else "")
-    return crashes.classify(done, tail(log))
+    return crashes.classify(done, files.tail(log))
 
 
 def _is_hopeless(lab: Lab, points: list[tuple[float, float]], seconds: float) -> bool:
@@ -303,18 +260,7 @@ def _sources(lab: Lab, commit: str) -> list[Path]:
     return sources
 
 
-def tail(log: Path, most: int = LOG_TAIL) -> str:
-    """The end of a log as text."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - most))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def keep_log(log: Path, target: Path) -> None:
     """Keeps the end of a log for the report."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(target, tail(log).encode("utf-8", "replace"))
+    files.write_atomically(target, files.tail(log).encode("utf-8", "replace"))

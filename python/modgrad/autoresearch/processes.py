@@ -96,6 +96,9 @@ def run(
         supervisor.stdout.close()
         supervisor.wait()
     if not result:
+        # Nobody is left to end what it had started.
+        if MARKER in env:
+            kill_marked(env[MARKER])
         raise EnvironmentFault(f"the supervisor of `{command[0]}` was killed from outside")
     if result.get("error"):
         return Finished(None, 0.0, 0.0, error=result["error"])

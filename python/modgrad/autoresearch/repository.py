@@ -8,6 +8,7 @@ leaks in long runs, so a repository is opened for one call and closed after it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -72,7 +73,11 @@ class Repository:
         try:
             with git.Repo(folder, search_parent_directories=True) as repo:
                 self.common = Path(repo.common_dir).resolve()
-                self.top = Path(repo.working_tree_dir or repo.common_dir).resolve()
+                if repo.working_tree_dir is None:
+                    raise UsageError(
+                        f"{folder}: is in a bare repository; run this in a checkout of it"
+                    )
+                self.top = Path(repo.working_tree_dir).resolve()
         except git.InvalidGitRepositoryError:
             raise UsageError(
                 f"{folder}: is not in a git repository; run `git init` first"
@@ -103,6 +108,9 @@ class Repository:
             )
         except git.GitCommandError as error:
             reason = _one_line(str(error.stderr or error))
+            for number in (errno.ENOSPC, errno.EDQUOT):
+                if os.strerror(number) in str(error.stderr):
+                    raise OSError(number, f"git {arguments[0]}: {reason}") from None
             raise RepositoryError(f"git {arguments[0]}: {reason}") from None
         except git.GitCommandNotFound:
             raise RepositoryError("git: no such program; install git") from None
@@ -188,9 +196,11 @@ class Repository:
         with tempfile.TemporaryDirectory() as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self.run("read-tree", _checked(base), env=env)
+            # What is removed goes first: a folder may stand in a file's place now.
+            for path in [path for path, content in files.items() if content is None]:
+                self.run("update-index", "--force-remove", "--", path, env=env)
             for path, content in files.items():
                 if content is None:
-                    self.run("update-index", "--force-remove", "--", path, env=env)
                     continue
                 source = Path(folder) / "blob"
                 source.write_bytes(content)
@@ -228,15 +238,29 @@ class Repository:
 
     def reset_worktree(self, folder: Path, commit: str) -> None:
         """Lets a checkout of ours show a recorded commit."""
-        self.run("reset", "--quiet", "--hard", _checked(commit), folder=folder)
+        private = self.private(folder)
+        if private is None:
+            raise RepositoryError(f"{folder}: is no checkout any more; start again to remake it")
+        # Named, not looked for: without its .git file the search would go on upwards.
+        where = ("--git-dir", str(private), "--work-tree", str(folder))
+        self.run(*where, "reset", "--quiet", "--hard", _checked(commit), folder=folder)
+
+    def private(self, folder: Path) -> Path | None:
+        """The git folder of a checkout of ours; None where it has none of this repository."""
+        pointer = folder / ".git"
+        if pointer.is_symlink() or not pointer.is_file():
+            return None
+        text = pointer.read_text(encoding="utf-8", errors="surrogateescape")
+        private = Path(text.removeprefix("gitdir: ").rstrip("\n"))
+        whole = private.parent == self.common / "worktrees" and (private / "HEAD").is_file()
+        return private if whole else None
 
     def stale_locks(self, folder: Path, refs: list[str]) -> list[Path]:
         """Locks that a killed git left in our own worktree or on our own refs; for
         the holder of the tag's lock, who knows that no git of ours is running."""
         found: list[Path] = []
-        pointer = folder / ".git"
-        if pointer.is_file():
-            private = Path(pointer.read_text(encoding="utf-8").removeprefix("gitdir: ").strip())
+        private = self.private(folder)
+        if private is not None:
             found += private.glob("*.lock")
         for ref in refs:
             path = self.common / ref

@@ -36,7 +36,9 @@ class Log:
     """A file with the head of what was written, and its tail once there is more."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb", buffering=0)
+        # A new file, whatever a candidate may have put in its place.
+        path.unlink(missing_ok=True)
+        self._file: BinaryIO = path.open("xb", buffering=0)
         self._written = 0
         self._tail = bytearray()
         self._left_out = 0

@@ -52,7 +52,11 @@ def collect(workspace: Path, base: dict[str, Entry], contract: Contract) -> Edit
             if name not in NOTES:
                 edits.dropped.append(name)
             continue
-        content = _read(path, contract.largest_file)
+        try:
+            content = _read(path, contract.largest_file)
+        except OSError as error:
+            edits.violations.append(f"{name}: cannot be read ({error.strerror})")
+            continue
         if content is None:
             if entry is None or contract.allows(name):
                 edits.violations.append(f"{name}: is larger than {contract.largest_file} bytes")

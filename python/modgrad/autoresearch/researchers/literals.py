@@ -58,9 +58,10 @@ def written_as(value: Value, like: str) -> str:
 
 
 def _number(node: ast.expr) -> int | float | None:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        number: int | float = node.value
-        return number
+    if isinstance(node, ast.Constant):
+        value = node.value
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return value if is_number else None  # type: ignore[return-value]
     if not isinstance(node, ast.BinOp):
         return None
     left, right = _number(node.left), _number(node.right)

@@ -2,12 +2,15 @@
 milliseconds, whose score stands in its one mutable file, and a loop over it.
 
 Edits are `recipe.py` files; `score = 1.5` in one is what it will be scored with,
-`crash = True` lets its training fail. Nothing of this is known to the product:
-the training is a command of the contract, the evaluator is handed in.
+`crash = True` lets its training fail, `run = ...` is shell that its training runs
+first. A `~` after the score adds noise, by seed and by recipe. Nothing of this is
+known to the product: the training is a command of the contract, the evaluator is
+handed in.
 """
 
 from __future__ import annotations
 
+import random
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,11 +43,14 @@ evaluator = "language"
 TRAINER = """
 echo "step 1  loss 2.0000 bits  1.0 kB/s"
 if grep -q '^crash = True' recipe.py; then echo "error: it broke"; exit 1; fi
+if grep -q '^stall = True' recipe.py; then while [ ! -e ../../go ]; do sleep 0.05; done; fi
 if grep -q '^hang = True' recipe.py; then trap '' TERM; while :; do sleep 1; done; fi
+eval "$(sed -n 's/^run = //p' recipe.py)"
 { sed -n 's/^score = //p' recipe.py; echo "$1"; } > "$2"
 """
 
 RECIPE = "score = 2.0\n"
+NOISE = 0.002  # standard deviation of a score with a tilde
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -74,10 +80,12 @@ def make_repository(folder: Path, contract: str = CONTRACT) -> Path:
 def read_score(layout: Layout, settings: Any, checkpoint: Path, data: Any, **_: Any) -> Score:
     """What stands in the checkpoint, a little worse on the holdout."""
     text, seed = checkpoint.read_text().split()
-    noise = 0.0 if "~" not in text else ((int(seed) * 2654435761) % 1000 - 500) * 1e-5
     if text == "nan":
         return Score(None, "`logits` are not finite", 0.0)
-    value = float(text.strip("~")) + noise
+    value, tilde, salt = text.partition("~")
+    value = float(value)
+    if tilde:  # as if each recipe and seed drew other weights to begin with
+        value += NOISE * random.Random(f"{salt} {seed}").gauss(0, 1)
     return Score(value + (0.01 if data.name == "holdout.txt" else 0.0), "", 0.0)
 
 

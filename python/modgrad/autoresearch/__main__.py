@@ -269,6 +269,7 @@ def loop(
     yes: bool,
 ) -> None:
     """Run experiments for ever, or until a limit. ^C finishes the one that runs."""
+    from modgrad.autoresearch.errors import ModgradError
     from modgrad.autoresearch.experiment import notify
     from modgrad.autoresearch.lab import Options
     from modgrad.autoresearch.loop import Limits, Stop, only_one, run_loop
@@ -287,8 +288,13 @@ def loop(
             raise click.Abort
         stop = Stop()
         limits = Limits(experiments, deadline, max_cost, max_failures, when_gone)
-        with stop.listening(_say):
-            reason = run_loop(lab, chosen, _search, limits, stop)
+        try:
+            with stop.listening(_say):
+                reason = run_loop(lab, chosen, _search, limits, stop)
+        except (ModgradError, OSError) as error:
+            if on_stop:
+                notify(lab, on_stop, reason=str(error))
+            raise
         for line in as_lines(lab.state, time.time(), running=False):
             click.echo(line)
         click.echo(f"stopped: {reason}")

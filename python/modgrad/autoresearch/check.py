@@ -26,7 +26,11 @@ class Violation:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        # A name may hold line feeds, escape sequences, or bytes that are no text.
+        path = "".join(
+            one if one.isprintable() else one.encode("unicode_escape").decode() for one in self.path
+        )
+        return f"{path}: {self.reason}"
 
 
 def check(repository: Repository, contract: Contract, before: str, after: str) -> list[Violation]:

@@ -211,7 +211,7 @@ def _confirm(lab: Lab, one: Experiment, tip: Experiment, verdict: Verdict) -> Ve
 def _reason_to_skip(lab: Lab, one: Experiment) -> str | None:
     """Why there is nothing to learn from running a candidate."""
     assert one.candidate is not None
-    if one.number == 0 or one.repaired:
+    if one.number == 0:
         return None
     base = mutable_files(lab, one.base)
     mine = mutable_files(lab, one.candidate)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from modgrad.autoresearch.faults import point
 
 LOG_TAIL = 65536  # bytes of a log that are kept and shown
+LEAST_SPACE = 64 << 20  # bytes: with less free, what fails to write is not to blame
 
 
 def sync_folder(folder: Path) -> None:
@@ -61,6 +63,17 @@ def move(source: Path, target: Path) -> None:
     point("rename of a file")
     source.replace(target)
     sync_folder(target.parent)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether something can be written in a folder, and some space is left for more."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+        return shutil.disk_usage(folder).free >= LEAST_SPACE
+    except OSError:
+        return False
 
 
 def remove_tree(path: Path) -> None:

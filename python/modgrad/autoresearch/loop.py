@@ -122,11 +122,32 @@ def run_loop(
     stop: Stop,
 ) -> str:
     """Runs experiments; returns why it ended. The tag's lock must be held."""
-    heal(lab)
-    lab.record("started", researcher=researcher.name)
+    try:
+        heal(lab)
+        lab.record("started", researcher=researcher.name)
+        reason = _run_experiments(lab, researcher, fallback, limits, stop)
+    except Interrupted:
+        lab.record("interrupted")
+        reason = "interrupted"
+    except RepositoryError as error:
+        stop.over = True
+        lab.record("stopped", reason=str(error))
+        raise
+    stop.over = True
+    lab.record("stopped", reason=reason)
+    return reason
+
+
+def _run_experiments(
+    lab: Lab,
+    researcher: Researcher,
+    fallback: Callable[[], Researcher],
+    limits: Limits,
+    stop: Stop,
+) -> str:
     begun = sum(one.status != "skip" for one in lab.state.experiments if one.finished)
     active = researcher
-    faults = 0
+    faults = skips = 0
     reason = None
     while reason is None:
         reason = _limit_reached(lab, limits, begun, stop)
@@ -141,11 +162,15 @@ def run_loop(
             advance(lab, current, active)
             _announce(lab, current)
             faults = 0
+            skips = skips + 1 if current.status == "skip" else 0
+            if skips > 1:  # a single one is asked again at once
+                raise ResearcherError(f"{skips} proposals in a row with nothing to run")
         except ResearcherGone as error:
             reason = _replace(lab, limits, stop, str(error))
-            active = fallback() if lab.state.fallback else active
+            active, skips = fallback() if lab.state.fallback else active, 0
         except ResearcherError as error:
-            wait = getattr(error, "retry_after", None) or _back_off(lab.state.failures + 1)
+            in_a_row = max(lab.state.failures + 1, skips)
+            wait = getattr(error, "retry_after", None) or _back_off(in_a_row - (skips > 1))
             wait = min(wait, _LONGEST_REQUESTED_WAIT)
             lab.record(
                 "researcher_failed",
@@ -154,12 +179,11 @@ def run_loop(
                 cost=getattr(error, "cost", 0.0),
                 wait=wait,
             )
-            failures = lab.state.failures
-            if failures >= limits.failures:
+            if in_a_row >= limits.failures:
                 reason = _replace(
-                    lab, limits, stop, f"{failures} failures in a row, the last: {error}"
+                    lab, limits, stop, f"{in_a_row} failures in a row, the last: {error}"
                 )
-                active = fallback() if lab.state.fallback else active
+                active, skips = fallback() if lab.state.fallback else active, 0
             else:
                 lab.say(f"{active.name}: {error}; asking again in {wait:.0f} s")
                 stop.busy = False
@@ -179,10 +203,6 @@ def run_loop(
                 raise
             stop.busy = False
             _wait_for_space(lab, stop)
-        except Interrupted:
-            lab.record("interrupted")
-            reason = "interrupted"
-    lab.record("stopped", reason=reason)
     return reason
 
 
@@ -222,7 +242,8 @@ def heal(lab: Lab) -> None:
                 f"{tip.candidate[:7]}: somebody moved it. Put it back with "
                 f"`git update-ref {layout.branch} {tip.candidate}`"
             )
-        if not layout.worktree.is_dir():
+        if lab.repository.private(layout.worktree) is None:
+            files.remove_tree(layout.worktree)
             lab.repository.run("worktree", "prune")
             lab.repository.add_worktree(layout.worktree, layout.branch)
         lab.repository.reset_worktree(layout.worktree, stands or tip.candidate)

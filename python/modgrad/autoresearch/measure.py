@@ -70,7 +70,10 @@ def rehearse(lab: Lab, commit: str, seed: int) -> tuple[str, str] | None:
 def _rehearse(lab: Lab, commit: str, seed: int, path: Path, log: Path) -> tuple[str, str] | None:
     done, _ = _run(lab, lab.contract.rehearse, commit, seed, path, log)
     if done is None or done.code != 0:
-        return _classify(done, log)
+        crash, reason = _classify(lab, done, log)
+        if crash == "environment":
+            raise EnvironmentFault(reason)
+        return crash, reason
     score = lab.evaluate(
         lab.layout,
         lab.settings,
@@ -127,7 +130,7 @@ def _train(lab: Lab, key: dict[str, Any], scout: bool) -> None:
     if done is not None and done.code == 0 and path.is_file() and not path.is_symlink():
         digest = files.sha256_of(path)
     elif not scouted:
-        crash, reason = _classify(done, log)
+        crash, reason = _classify(lab, done, log)
         if done is not None and done.code == 0:
             crash, reason = "error", "ended without a checkpoint"
         if crash == "environment":
@@ -222,11 +225,14 @@ def _run(
     return done, build_seconds
 
 
-def _classify(done: Finished | None, log: Path) -> tuple[str, str]:
+def _classify(lab: Lab, done: Finished | None, log: Path) -> tuple[str, str]:
     if done is None:
         errors = [line for line in files.tail(log).splitlines() if line.startswith("error")]
         return "syntax", "does not compile" + (f": {errors[0][:200]}" if errors else "")
-    return crashes.classify(done, files.tail(log))
+    crash, reason = crashes.classify(done, files.tail(log))
+    if crash == "environment" and files.is_writable(lab.layout.work):
+        crash = "error"  # only the candidate says so: it wrote where nobody can
+    return crash, reason
 
 
 def _is_hopeless(lab: Lab, points: list[tuple[float, float]], seconds: float) -> bool:

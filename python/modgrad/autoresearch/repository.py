@@ -42,6 +42,13 @@ _QUIET = [
     )
     for word in ("-c", setting)
 ]
+_UNFINISHED = {
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase",
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+}
 _IDENTITY = {
     f"GIT_{role}_{part}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -137,6 +144,15 @@ class Repository:
                 return _checked(repo.head.commit.hexsha)
         except (ValueError, git.GitError):
             raise UsageError("the repository has no commit yet; commit the code first") from None
+
+    def unfinished(self) -> str | None:
+        """What the user's checkout is in the middle of."""
+        with git.Repo(self.top) as repo:
+            folder = Path(repo.git_dir)
+        for name, what in _UNFINISHED.items():
+            if (folder / name).exists():
+                return what
+        return None
 
     def ref(self, name: str) -> str | None:
         """The commit that a ref stands on; None where there is no such ref."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from modgrad.autoresearch import sandbox, trusted
 from modgrad.autoresearch.errors import EnvironmentFault
 from modgrad.autoresearch.layout import Layout
+from modgrad.autoresearch.processes import Finished
 from modgrad.autoresearch.state import DataFile, Settings
 
 _SECONDS_A_BYTE = 2e-3  # two hundred times what the default model takes
@@ -65,6 +66,13 @@ def score(
             result = json.loads(last)
             return Score(result.get("bits_per_byte"), result.get("refused", ""), done.wall_seconds)
         reason = last.removeprefix("error: ") or f"ended with {done.code}"
+        # Limits that the baseline stayed far below: the checkpoint is to blame.
         if done.timed_out:
-            reason = f"took more than {done.wall_seconds:.0f} s"
+            return _refusal(f"scoring it took more than {done.wall_seconds:.0f} s", done)
+        if done.out_of_memory:
+            return _refusal("scoring it takes more memory than the machine can give", done)
     raise EnvironmentFault(f"the evaluator failed: {reason}")
+
+
+def _refusal(reason: str, done: Finished) -> Score:
+    return Score(None, reason, done.wall_seconds)

@@ -73,6 +73,8 @@ def prepare(
             f"--tag {request.tag}: the branch {layout.branch.removeprefix('refs/heads/')} exists; "
             "choose another --tag"
         )
+    if (unfinished := repository.unfinished()) is not None:
+        raise UsageError(f"{repository.top}: {unfinished} is going on; finish or abort it first")
     baseline = repository.head()
     text = _contract_text(repository, baseline)
     contract = contracts.load(text, request.task)

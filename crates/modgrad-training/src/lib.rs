@@ -13,6 +13,7 @@ pub mod autoresearch;
 pub mod checkpoint_bundle;
 mod digest;
 pub mod eval;
+mod loading;
 pub mod maze_gen;
 pub mod metrics;
 mod random;

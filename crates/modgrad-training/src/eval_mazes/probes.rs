@@ -92,13 +92,11 @@ pub(super) fn run_all(
                     let (before, _, at) = seen[maze].expect("every maze was run");
                     let found = digest(&logits, place);
                     if found != before {
-                        // Both batches as they were, to tell company from state.
                         let chunk = order.chunks(model.batch).nth(at / model.batch);
                         let first = chunk.unwrap_or_default().iter().map(|&maze| &puzzles[maze]);
-                        let first = model.run(draw(model, first))?;
-                        let second = model.run(draw(model, company.iter().copied()))?;
-                        let same = digest(&first, at % model.batch) == before
-                            && digest(&second, place) == found;
+                        let first = Run { puzzles: first.collect(), place: at % model.batch };
+                        let second = Run { puzzles: company, place };
+                        let same = first.gives(model, before)? && second.gives(model, found)?;
                         let mixes = MazeEvalError::CrossRow { maze };
                         return Err(if same { mixes } else { MazeEvalError::State { maze } });
                     }
@@ -110,6 +108,20 @@ pub(super) fn run_all(
     let outcomes = seen.into_iter().flatten().map(|(_, outcome, _)| outcome).collect();
     let fresh = fresh_outcomes.into_iter().flatten().collect();
     Ok(Probed { outcomes, fresh, repeated })
+}
+
+/// A batch that was run, and a place in it. Run again as it was, it tells a model
+/// that looks at company from one that keeps state.
+struct Run<'a> {
+    puzzles: Vec<&'a Puzzle>,
+    place: usize,
+}
+
+impl Run<'_> {
+    fn gives(&self, model: &mut Model, expected: [u8; 32]) -> Result<bool, MazeEvalError> {
+        let logits = model.run(draw(model, self.puzzles.iter().copied()))?;
+        Ok(digest(&logits, self.place) == expected)
+    }
 }
 
 /// A batch of pixels; where mazes are fewer than places they come again.

@@ -67,7 +67,7 @@ pub struct BatchBuffers<'a> {
     pub pixels: &'a mut [f32],
     /// u8[N, R]: the moves of the route, cut at R, padded with waits.
     pub targets: &'a mut [u8],
-    /// i32[N]: steps of the whole route.
+    /// i32\[N\]: steps of the whole route.
     pub lengths: &'a mut [i32],
     /// u8[N, R]: bit m is set where move m is right at that step of the route.
     pub optimal: &'a mut [u8],

@@ -14,6 +14,7 @@ class ShapeError(ProgramError): ...
 class NonFiniteError(ProgramError): ...
 class CheckpointError(ModgradError): ...
 class EvaluationError(ModgradError): ...
+class MazeError(ModgradError): ...
 class MachineError(ModgradError): ...
 
 class Program:
@@ -99,6 +100,32 @@ def evaluate_language(
     context: int | None = None,
     max_bytes: int | None = None,
     expected_sha256: str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> str: ...
+def generate_mazes(
+    count: int,
+    *,
+    size: int,
+    layout: str,
+    algorithm: str,
+    loops: float,
+    seed: int,
+    first: int,
+    route_len: int,
+    stream: str,
+    threads: int,
+) -> dict[str, NDArray[Any]]: ...
+def evaluate_mazes(
+    checkpoint: str | PathLike[str],
+    *,
+    threads: int,
+    size: int | None = None,
+    layout: str | None = None,
+    algorithm: str | None = None,
+    loops: float | None = None,
+    mazes: int | None = None,
+    seed: int | None = None,
+    route_len: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> str: ...
 def render_summary(

@@ -27,14 +27,21 @@ def evaluate(
 
     Raises `EvaluationError` with the evaluator's own line where it refuses.
     """
-    # Isolated: neither the working folder nor the environment can put modules
-    # in the evaluator's way.
-    command = [sys.executable, "-I", "-m", "modgrad.evaluate", str(checkpoint), str(data)]
-    command += ["--threads", str(threads)]
+    arguments = [str(checkpoint), str(data), "--threads", str(threads)]
     if context is not None:
-        command += ["--context", str(context)]
+        arguments += ["--context", str(context)]
     if max_bytes is not None:
-        command += ["--max-bytes", str(max_bytes)]
+        arguments += ["--max-bytes", str(max_bytes)]
+    return isolated("modgrad.evaluate", arguments)
+
+
+def isolated(module: str, arguments: list[str]) -> dict[str, Any]:
+    """Runs an evaluator's module in a fresh Python; returns the figures it prints.
+
+    Isolated: neither the working folder nor the environment can put modules in the
+    evaluator's way.
+    """
+    command = [sys.executable, "-I", "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()

@@ -25,6 +25,7 @@ create_exception!(
     ModgradError,
     "The evaluator refuses a model or its data."
 );
+create_exception!(modgrad, MazeError, ModgradError, "There are no mazes as asked for.");
 create_exception!(modgrad, MachineError, ModgradError, "The machine has not what was asked for.");
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -35,6 +36,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NonFiniteError", py.get_type::<NonFiniteError>())?;
     module.add("CheckpointError", py.get_type::<CheckpointError>())?;
     module.add("EvaluationError", py.get_type::<EvaluationError>())?;
+    module.add("MazeError", py.get_type::<MazeError>())?;
     module.add("MachineError", py.get_type::<MachineError>())
 }
 

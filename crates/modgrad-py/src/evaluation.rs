@@ -2,12 +2,11 @@
 
 use modgrad_training::autoresearch::{Summary, Task};
 use modgrad_training::{Checkpoint, EvalOptions, Limits, eval_ffn};
-use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::errors::{CheckpointError, EvaluationError, ModgradError};
+use crate::watch::Watch;
 
 /// Scores the checkpoint at `checkpoint` on `data` and returns the score as JSON.
 ///
@@ -25,39 +24,23 @@ fn evaluate_language(
     expected_sha256: Option<String>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    let interrupted = AtomicBool::new(false);
+    let watch = Watch::new(progress);
     let score = py.detach(|| {
         let checkpoint = Checkpoint::load(&checkpoint, &Limits::default())
             .map_err(|error| CheckpointError::new_err(error.to_string()))?;
-        let report = |done: usize, total: usize| {
-            if let Some(progress) = &progress {
-                Python::attach(|py| {
-                    // A failing progress display is no reason to lose a score.
-                    progress.call1(py, (done, total)).ok();
-                });
-            }
-        };
-        let cancelled = || {
-            if Python::attach(|py| py.check_signals().is_err()) {
-                interrupted.store(true, Ordering::Relaxed);
-            }
-            interrupted.load(Ordering::Relaxed)
-        };
         let options = EvalOptions {
             threads,
             context,
             max_bytes,
             expected_sha256: expected_sha256.as_deref(),
-            progress: Some(&report),
-            cancelled: Some(&cancelled),
+            progress: Some(&|done, total| watch.report(done, total)),
+            cancelled: Some(&|| watch.cancelled()),
             ..EvalOptions::default()
         };
         eval_ffn(&checkpoint, data, &options)
             .map_err(|error| EvaluationError::new_err(error.to_string()))
     });
-    if interrupted.load(Ordering::Relaxed) {
-        return Err(PyKeyboardInterrupt::new_err(()));
-    }
+    watch.finish()?;
     serde_json::to_string(&score?).map_err(|error| ModgradError::new_err(error.to_string()))
 }
 

@@ -9,9 +9,11 @@ mod checkpoint;
 mod errors;
 mod evaluation;
 mod machine;
+mod mazes;
 mod program;
 mod session;
 mod training;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -26,5 +28,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     training::register(module)?;
     checkpoint::register(module)?;
     evaluation::register(module)?;
+    mazes::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

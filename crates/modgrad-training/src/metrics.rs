@@ -6,6 +6,10 @@
 
 use std::f64::consts::LOG2_E;
 
+/// The 97.5 % point of the normal distribution: 95 % lie within so many
+/// standard deviations of the mean.
+pub const NORMAL_95: f64 = 1.959_963_984_540_054;
+
 /// Values a byte can take: the width of every row of logits.
 pub const BYTES: usize = 256;
 
@@ -210,21 +214,22 @@ pub fn wilson_95(successes: u64, trials: u64) -> (f64, f64) {
     if trials == 0 {
         return (0.0, 1.0);
     }
-    // The 97.5 % point of the normal distribution.
-    let z2 = 1.959_963_984_540_054_f64.powi(2);
-    let n = trials as f64;
-    let rate = successes.min(trials) as f64 / n;
-    let centre = rate + z2 / (2.0 * n);
-    let half = (z2 * (rate * (1.0 - rate) / n + z2 / (4.0 * n * n))).sqrt();
-    let scale = 1.0 + z2 / n;
+    let trials = trials as f64;
+    wilson_95_at(successes as f64 / trials, trials)
+}
+
+/// The same around a rate between 0 and 1 over what counts for `trials` trials,
+/// above zero: see [`wilson_95`].
+pub fn wilson_95_at(rate: f64, trials: f64) -> (f64, f64) {
+    let rate = rate.clamp(0.0, 1.0);
+    let z2 = NORMAL_95.powi(2);
+    let centre = rate + z2 / (2.0 * trials);
+    let half = (z2 * (rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))).sqrt();
+    let scale = 1.0 + z2 / trials;
     let low = ((centre - half) / scale).clamp(0.0, 1.0);
     let high = ((centre + half) / scale).clamp(0.0, 1.0);
     // The ends are exact where nothing, or everything, succeeded.
-    match successes {
-        0 => (0.0, high),
-        all if all >= trials => (low, 1.0),
-        _ => (low, high),
-    }
+    (if rate == 0.0 { 0.0 } else { low }, if rate == 1.0 { 1.0 } else { high })
 }
 
 #[cfg(test)]

@@ -3,22 +3,23 @@
 use modgrad_compute::Pool;
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::executor::{Executor, InputView};
-use modgrad_graph::planner::{self, GradientTerms, Memory, Plan};
+use modgrad_graph::planner::{self, GradientTerms};
 use modgrad_graph::reference::RunKey;
 use modgrad_graph::storage::Precision;
-use modgrad_graph::{DType, Op, Program, Tensor, TensorSpec};
+use modgrad_graph::{DType, Program, Tensor, TensorSpec};
 
 use super::{EvalError, EvalOptions};
 use crate::checkpoint_bundle::Checkpoint;
+use crate::loading::{
+    BadParameter, bad_threads, bytes_needed, check_parameters, described_inputs, described_output,
+    joined, uses_dropout,
+};
 use crate::metrics::BYTES;
-use crate::text::one_line;
 
 /// The program that is scored, its input and its output.
 const PROGRAM: &str = "score";
 const TOKENS: &str = "tokens";
 const LOGITS: &str = "logits";
-/// More threads than any machine has; each costs a stack.
-const MOST_THREADS: usize = 1024;
 
 /// From a batch of windows u8[B, T] to its logits.
 pub(super) type Run = Box<dyn FnMut(&[u8]) -> Result<Tensor, EvalError>>;
@@ -48,7 +49,8 @@ impl Model {
         {
             return Err(EvalError::Context { asked, program: context });
         }
-        check_parameters(checkpoint, program)?;
+        check_parameters(checkpoint, program, PROGRAM)
+            .map_err(|BadParameter { name, reason }| EvalError::Parameter { name, reason })?;
         let plan = planner::plan(program, &[LOGITS], &GradientTerms::new(), Precision::F32, &[])?;
         let needed = bytes_needed(&plan).saturating_add(batch * context * BYTES * 4);
         if needed > options.max_memory {
@@ -95,8 +97,7 @@ impl Model {
 }
 
 fn backend(options: &EvalOptions<'_>) -> Result<Cpu, EvalError> {
-    if options.threads == 0 || options.threads > MOST_THREADS {
-        let reason = format!("{} is not between 1 and {MOST_THREADS}", options.threads);
+    if let Some(reason) = bad_threads(options.threads) {
         return Err(EvalError::Option { option: "threads", reason });
     }
     Ok(Cpu::new(options.threads))
@@ -113,49 +114,17 @@ fn check_program(program: &Program) -> Result<(usize, usize), EvalError> {
         _ => (0, 0),
     };
     if batch == 0 || context == 0 {
-        let describe = |(name, value): &(&str, usize)| format!("{name} {}", program.spec(*value));
-        return Err(EvalError::Inputs { found: joined(inputs.iter().map(describe)) });
+        return Err(EvalError::Inputs { found: described_inputs(program) });
     }
-    if program.nodes().iter().any(|node| matches!(node.op, Op::Dropout { .. })) {
+    if uses_dropout(program) {
         return Err(EvalError::Dropout);
     }
     let expected = TensorSpec::f32([batch, context, BYTES]);
-    let found = match program.output(LOGITS) {
-        Ok(value) if *program.spec(value) == expected => return Ok((batch, context)),
-        Ok(value) => program.spec(value).to_string(),
-        Err(_) => format!("only the outputs [{}]", joined(program.outputs().keys().cloned())),
-    };
-    Err(EvalError::Logits { expected: expected.to_string(), found })
-}
-
-fn check_parameters(checkpoint: &Checkpoint, program: &Program) -> Result<(), EvalError> {
-    for (name, value) in program.parameters() {
-        let wrong = |reason| EvalError::Parameter { name: one_line(name), reason };
-        let expected = program.spec(value);
-        let Some(tensor) = checkpoint.weights.get(name) else {
-            return Err(wrong(format!("program `{PROGRAM}` needs it, the checkpoint has none")));
-        };
-        if tensor.spec() != *expected {
-            return Err(wrong(format!("expected {expected}, found {}", tensor.spec())));
-        }
-        if tensor.as_f32().is_some_and(|values| values.iter().any(|value| !value.is_finite())) {
-            return Err(wrong("it is not finite".to_owned()));
+    match program.output(LOGITS) {
+        Ok(value) if *program.spec(value) == expected => Ok((batch, context)),
+        _ => {
+            let found = described_output(program, LOGITS);
+            Err(EvalError::Logits { expected: expected.to_string(), found })
         }
     }
-    Ok(())
-}
-
-/// Scratch and parameters of a plan.
-fn bytes_needed(plan: &Plan) -> usize {
-    let separate = plan
-        .parameters
-        .values()
-        .filter(|place| matches!(place.memory, Memory::Separate(_)))
-        .map(|place| place.spec.elements().saturating_mul(place.spec.dtype.size()));
-    let flat = plan.flat_elements.saturating_mul(4);
-    plan.slots.iter().copied().chain(separate).fold(flat, usize::saturating_add)
-}
-
-fn joined(words: impl Iterator<Item = String>) -> String {
-    one_line(&words.collect::<Vec<_>>().join(", "))
 }

@@ -1,6 +1,8 @@
 //! Storage types of floating-point tensors: arithmetic is always in f32.
 
 use half::bf16;
+#[cfg(target_arch = "x86_64")]
+use std::any::TypeId;
 
 /// A storage type that kernels read and write as f32.
 pub trait Element: Copy + Send + Sync + 'static {
@@ -38,6 +40,24 @@ impl Element for bf16 {
         let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
         bf16::from_bits(if is_nan { quiet_nan } else { rounded } as u16)
     }
+}
+
+/// The slice as what it is, where that is bf16: for kernels of one type.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn as_bf16<T: Element>(values: &[T]) -> Option<&[bf16]> {
+    let same = TypeId::of::<T>() == TypeId::of::<bf16>();
+    // SAFETY: the two types are one.
+    same.then(|| unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) })
+}
+
+/// As [`as_bf16`], to write.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn as_bf16_mut<T: Element>(values: &mut [T]) -> Option<&mut [bf16]> {
+    let same = TypeId::of::<T>() == TypeId::of::<bf16>();
+    // SAFETY: the two types are one.
+    same.then(|| unsafe {
+        std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len())
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,13 @@
 //! Gated linear units over rows of 2h: the first half is the value, the second
 //! the gate, and the output is value * activation(gate).
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+use crate::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::element::{as_bf16, as_bf16_mut};
 use crate::elementwise::{expect_length, expect_whole_rows, rows_per_thread};
 use crate::function::{GateActivation, specialise};
 use crate::{Element, Pool, multiversion};
@@ -16,8 +23,16 @@ pub fn gated_linear_unit<X: Element, Y: Element>(
     expect_length("gated_linear_unit", "x", x.len(), 2 * y.len());
     expect_whole_rows("gated_linear_unit", "y", y.len(), h);
     pool.for_rows(y, h, rows_per_thread(h), |first, y| {
-        let start = first * 2 * h;
-        gated_linear_unit_rows(activation, &x[start..start + 2 * y.len()], h, y);
+        let x = &x[first * 2 * h..][..2 * y.len()];
+        #[cfg(target_arch = "x86_64")]
+        if activation == GateActivation::Silu
+            && Isa::active() >= Isa::Avx512Bf16
+            && let (Some(x), Some(y)) = (as_bf16(x), as_bf16_mut(y))
+        {
+            // SAFETY: the active set is at most what was detected.
+            return unsafe { avx512::swiglu_rows(x, h, y) };
+        }
+        gated_linear_unit_rows(activation, x, h, y);
     });
 }
 
@@ -54,7 +69,16 @@ pub fn gated_linear_unit_gradient<X: Element, D: Element, G: Element>(
     pool.for_rows(dx, 2 * h, rows_per_thread(2 * h), |first, dx| {
         let range = first * 2 * h..first * 2 * h + dx.len();
         let dy = &dy[range.start / 2..range.end / 2];
-        gated_linear_unit_gradient_rows(activation, &x[range], dy, h, dx);
+        let x = &x[range];
+        #[cfg(target_arch = "x86_64")]
+        if activation == GateActivation::Silu
+            && Isa::active() >= Isa::Avx512Bf16
+            && let (Some(x), Some(dy), Some(dx)) = (as_bf16(x), as_bf16(dy), as_bf16_mut(dx))
+        {
+            // SAFETY: the active set is at most what was detected.
+            return unsafe { avx512::swiglu_gradient_rows(x, dy, h, dx) };
+        }
+        gated_linear_unit_gradient_rows(activation, x, dy, h, dx);
     });
 }
 

@@ -138,12 +138,13 @@ pub fn synchronisation_gradient(
     let mut retentions = vec![0.0f32; batch * pairs];
     {
         let (starts, retentions) = (SharedMut::new(&mut starts), SharedMut::new(&mut retentions));
-        pool.for_rows(dstates, (ticks * neurons).max(1), 1, |first, rows| {
-            for (offset, dstates) in rows.chunks_mut((ticks * neurons).max(1)).enumerate() {
-                let sample = first + offset;
+        let dstates = SharedMut::new(dstates);
+        pool.for_ranges(batch, 1, |samples| {
+            for sample in samples {
                 // SAFETY: a sample's own stretch.
-                let (dstart, dretention) = unsafe {
+                let (dstates, dstart, dretention) = unsafe {
                     (
+                        dstates.slice(sample * ticks * neurons..(sample + 1) * ticks * neurons),
                         starts.slice(sample * neurons..(sample + 1) * neurons),
                         retentions.slice(sample * pairs..(sample + 1) * pairs),
                     )

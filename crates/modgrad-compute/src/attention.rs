@@ -15,7 +15,6 @@
 mod forward;
 mod gradient;
 mod tile;
-mod vector;
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ pub mod reduce;
 pub mod rope;
 pub mod scan;
 pub mod softmax;
+pub mod thin;
+mod vector;
 
 #[cfg(test)]
 mod testing;

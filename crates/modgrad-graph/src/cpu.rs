@@ -3,6 +3,7 @@
 mod memory;
 mod muon;
 mod ops;
+mod thought;
 
 use modgrad_compute::embedding::SparseGradient;
 use modgrad_compute::optimiser::{self, AdamW, RowwiseAdagrad, Sgd};

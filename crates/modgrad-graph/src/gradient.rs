@@ -86,6 +86,12 @@ fn sum(program: &mut Program, terms: &[ValueId]) -> Result<Option<ValueId>> {
     Ok(Some(total))
 }
 
+/// Gradients of float operands, with none for the two operands of indices at `at`.
+fn around_indices(mut gradients: Vec<Option<ValueId>>, at: usize) -> Vec<Option<ValueId>> {
+    gradients.splice(at..at, [None, None]);
+    gradients
+}
+
 /// One node, the gradients of its outputs, and which inputs want one.
 struct Rule<'a> {
     program: &'a mut Program,
@@ -217,6 +223,23 @@ impl Rule<'_> {
                 let dh = self.only()?;
                 self.all(Op::LinearScanGradient, &[input(0), output(0), dh])
             }
+            Op::Synchronisation => {
+                let dout = self.only()?;
+                let operands = [self.node.inputs.as_slice(), &[dout]].concat();
+                let found = self.all(Op::SynchronisationGradient, &operands)?;
+                Ok(around_indices(found, 2))
+            }
+            Op::Think { ticks, heads, hidden } => {
+                for (saved, what) in [(1, "the attended"), (2, "the synapse"), (3, "hidden layers")]
+                {
+                    self.none_of(saved, what)?;
+                }
+                let dstates = self.only()?;
+                let operands =
+                    [&self.node.inputs, self.node.outputs.as_slice(), &[dstates]].concat();
+                let found = self.all(Op::ThinkGradient { ticks, heads, hidden }, &operands)?;
+                Ok(around_indices(found, 4))
+            }
 
             op @ (Op::ToFloat
             | Op::ByteContext { .. }
@@ -234,7 +257,9 @@ impl Rule<'_> {
             | Op::EmbeddingGradient { .. }
             | Op::CausalAttentionGradient { .. }
             | Op::CausalConvolutionGradient
-            | Op::LinearScanGradient) => {
+            | Op::LinearScanGradient
+            | Op::SynchronisationGradient
+            | Op::ThinkGradient { .. }) => {
                 Err(Error::NotDifferentiable { op: op.name(), operand: "its operands".into() })
             }
         }

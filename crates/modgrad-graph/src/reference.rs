@@ -20,6 +20,8 @@ mod normalisation;
 mod reductions;
 mod run;
 mod sequences;
+mod synchronisation;
+mod thought;
 
 pub use array::Array;
 pub use check::{GradientCheck, check_gradients};
@@ -157,6 +159,16 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
         Op::LinearScanGradient => {
             Ok(sequences::linear_scan_gradient(inputs[0], inputs[1], inputs[2]))
         }
+
+        Op::Synchronisation => one(synchronisation::forward(inputs)?),
+        Op::SynchronisationGradient => synchronisation::gradient(inputs),
+        Op::Think { ticks, heads, hidden } => {
+            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.results())
+        }
+        Op::ThinkGradient { ticks, heads, hidden } => {
+            let dstates = inputs[inputs.len() - 1];
+            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.gradients(dstates))
+        }
     }
 }
 
@@ -182,6 +194,8 @@ fn check_operands(op: &Op, inputs: &[&Array]) -> Result<()> {
             | (Op::ToFloat | Op::GatherGradient { .. } | Op::EmbeddingGradient { .. }, 0) => {
                 DType::I32
             }
+            (Op::Synchronisation | Op::SynchronisationGradient, 2 | 3)
+            | (Op::Think { .. } | Op::ThinkGradient { .. }, 4 | 5) => DType::I32,
             _ => DType::F32,
         };
         array.check(op.name())?;

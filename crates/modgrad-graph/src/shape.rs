@@ -527,6 +527,42 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.shaped(dh, &a.shape, "a gradient")?;
             Ok(vec![a.clone(), a.clone()])
         }
+
+        Op::Synchronisation => {
+            let out = synchronisation_shapes(given)?;
+            given.count::<5>()?;
+            Ok(vec![out])
+        }
+        Op::SynchronisationGradient => {
+            let [start, states, _, _, retention, dout] = given.count()?;
+            let out = synchronisation_shapes(given)?;
+            given.shaped(dout, &out.shape, "a gradient")?;
+            Ok(vec![start.clone(), states.clone(), retention.clone()])
+        }
+        Op::Think { ticks, heads, hidden } => {
+            let operands = think_shapes(given, *ticks, *heads, *hidden)?;
+            given.require(
+                given.specs.len() == operands,
+                || format!("{operands} operands"),
+                || given.specs.len().to_string(),
+            )?;
+            Ok(think_results(given, *ticks, *hidden))
+        }
+        Op::ThinkGradient { ticks, heads, hidden } => {
+            let operands = think_shapes(given, *ticks, *heads, *hidden)?;
+            let results = think_results(given, *ticks, *hidden);
+            given.require(
+                given.specs.len() == operands + results.len() + 1,
+                || format!("{} operands", operands + results.len() + 1),
+                || given.specs.len().to_string(),
+            )?;
+            for (spec, result) in given.specs[operands..].iter().zip(&results) {
+                given.shaped(spec, &result.shape, "a result of `think`")?;
+            }
+            given.shaped(given.specs[operands + results.len()], &results[0].shape, "a gradient")?;
+            let floats = given.specs[..operands].iter().filter(|spec| spec.dtype == DType::F32);
+            Ok(floats.map(|spec| (*spec).clone()).collect())
+        }
     }
 }
 
@@ -540,6 +576,96 @@ fn byte_windows(given: &Operands<'_>, slots: usize) -> Result<Vec<TensorSpec>> {
     let mut shape = tokens.shape.clone();
     shape.push(slots);
     Ok(vec![TensorSpec::new(shape, DType::I32)])
+}
+
+/// Checks the first five operands of a synchronisation; the spec of its result.
+fn synchronisation_shapes(given: &Operands<'_>) -> Result<TensorSpec> {
+    let &[start, states, left, right, retention, ..] = given.specs else {
+        return Err(given.error("5 operands", format!("{}", given.specs.len())));
+    };
+    given.float(states)?;
+    given.rank(states, 3, "[B, T, N]")?;
+    given.shaped(start, &states.shape[2..], "a start state")?;
+    given.float(retention)?;
+    given.rank(retention, 1, "[S]")?;
+    pair_indices(given, left, right, retention)?;
+    let shape = vec![states.shape[0], states.shape[1] + 1, retention.shape[0]];
+    Ok(TensorSpec::f32(shape))
+}
+
+fn pair_indices(
+    given: &Operands<'_>,
+    left: &TensorSpec,
+    right: &TensorSpec,
+    retention: &TensorSpec,
+) -> Result<()> {
+    [left, right].into_iter().try_for_each(|spec| {
+        given.require(
+            spec.dtype == DType::I32 && spec.shape == retention.shape,
+            || format!("indices i32{:?} of the pairs", retention.shape),
+            || spec.to_string(),
+        )
+    })
+}
+
+/// Checks the operands of `think`; how many there are.
+fn think_shapes(given: &Operands<'_>, ticks: usize, heads: usize, hidden: usize) -> Result<usize> {
+    let operands = if hidden == 0 { 15 } else { 17 };
+    given.require(
+        given.specs.len() >= operands,
+        || format!("{operands} operands"),
+        || given.specs.len().to_string(),
+    )?;
+    let specs = given.specs;
+    let (keys, trace, retention) = (specs[0], specs[3], specs[6]);
+    given.float(keys)?;
+    given.rank(keys, 3, "[B, L, C]")?;
+    given.float(trace)?;
+    given.rank(trace, 2, "[N, M]")?;
+    given.float(retention)?;
+    given.rank(retention, 1, "[S]")?;
+    let (channels, pairs) = (keys.shape[2], retention.shape[0]);
+    let (neurons, memory) = (trace.shape[0], trace.shape[1]);
+    let empty = [ticks, keys.shape[1], channels, neurons, memory].contains(&0);
+    given.attribute(!empty, || {
+        format!("{ticks} ticks over {keys} with traces {trace} leave nothing to think about")
+    })?;
+    given.attribute(heads > 0 && channels % heads == 0, || {
+        format!("{channels} channels do not divide into {heads} heads")
+    })?;
+    given.attribute(hidden < usize::MAX / 2, || format!("{hidden} hidden is too many"))?;
+    let outputs = if hidden == 0 { 2 } else { 2 * hidden };
+    given.shaped(specs[1], &keys.shape, "values")?;
+    given.shaped(specs[2], &[neurons], "a start state")?;
+    pair_indices(given, specs[4], specs[5], retention)?;
+    let rest: [(&[usize], &str); 10] = [
+        (&[pairs, channels], "a query weight"),
+        (&[channels], "a query bias"),
+        (&[channels + neurons, 2 * neurons], "a synapse weight"),
+        (&[2 * neurons], "a synapse bias"),
+        (&[neurons], "a norm weight"),
+        (&[neurons], "a norm bias"),
+        (&[memory, outputs, neurons], "a level-1 weight"),
+        (&[outputs, neurons], "a level-1 bias"),
+        (&[hidden, 2, neurons], "a level-2 weight"),
+        (&[2, neurons], "a level-2 bias"),
+    ];
+    for (spec, (shape, what)) in specs[7..operands].iter().zip(rest) {
+        given.shaped(spec, shape, what)?;
+    }
+    Ok(operands)
+}
+
+fn think_results(given: &Operands<'_>, ticks: usize, hidden: usize) -> Vec<TensorSpec> {
+    let (batch, channels) = (given.specs[0].shape[0], given.specs[0].shape[2]);
+    let neurons = given.specs[2].shape[0];
+    let outputs = if hidden == 0 { 2 } else { 2 * hidden };
+    vec![
+        TensorSpec::f32([batch, ticks, neurons]),
+        TensorSpec::f32([batch, ticks, channels]),
+        TensorSpec::f32([batch, ticks, 2 * neurons]),
+        TensorSpec::f32([batch, ticks, outputs, neurons]),
+    ]
 }
 
 fn attention_shapes(

@@ -6,10 +6,10 @@
 use std::ops::Range;
 
 use super::tile::{Matrix, Tiling, pack, transpose};
-use super::vector::Vector;
 use super::{AttentionShape, KEY_BLOCK, MAXIMUM_LANES, MAXIMUM_ROWS, QUERY_BLOCK, Rows, visible};
 use crate::multiversion;
 use crate::pool::SharedMut;
+use crate::vector::Vector;
 
 multiversion! {
     /// Computes the blocks of queries `tasks`, counted head by head.

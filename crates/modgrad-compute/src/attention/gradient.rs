@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use super::forward::hide;
 use super::tile::{Matrix, Tiling, pack, transpose};
-use super::vector::Vector;
 use super::{AttentionShape, KEY_BLOCK, MAXIMUM_LANES, MAXIMUM_ROWS, Rows, visible};
 use crate::multiversion;
 use crate::pool::SharedMut;
+use crate::vector::Vector;
 
 /// What the gradient is computed from.
 pub(super) struct Inputs<'a> {

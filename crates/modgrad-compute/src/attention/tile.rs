@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::AttentionShape;
-use super::vector::{PortableVector, Vector};
+use crate::vector::{PortableVector, Vector};
 
 /// Rows of a matrix: element (i, k) is `data[i * stride + k]`.
 #[derive(Clone, Copy)]
@@ -84,12 +84,12 @@ macro_rules! tiling {
 #[cfg(target_arch = "x86_64")]
 tiling! {
     /// 16 of 32 registers hold sums.
-    Avx512Tiling, super::vector::Avx512Vector, 8, 2
+    Avx512Tiling, crate::vector::Avx512Vector, 8, 2
 }
 #[cfg(target_arch = "x86_64")]
 tiling! {
     /// 8 of 16 registers hold sums.
-    Avx2Tiling, super::vector::Avx2Vector, 4, 2
+    Avx2Tiling, crate::vector::Avx2Vector, 4, 2
 }
 tiling! {
     /// 8 of 16 registers of four hold sums.

@@ -8,7 +8,7 @@ use modgrad_compute::{
     Pool, bf16, convolution, elementwise, embedding, gate, norm, reduce, rope, scan, softmax,
 };
 
-use super::HostMemory;
+use super::{HostMemory, thought};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::reference::{RunKey, dropout_key};
@@ -457,6 +457,15 @@ pub(super) fn run(
                 da.slice_mut(),
                 db.slice_mut(),
             );
+        }
+
+        Op::Synchronisation => thought::synchronisation(pool, x, out)?,
+        Op::SynchronisationGradient => thought::synchronisation_gradient(pool, x, out)?,
+        Op::Think { ticks, heads, hidden } => {
+            thought::think(pool, *ticks, *heads, *hidden, x, out)?;
+        }
+        Op::ThinkGradient { ticks, heads, hidden } => {
+            thought::think_gradient(pool, *ticks, *heads, *hidden, x, out)?;
         }
     }
     Ok(())

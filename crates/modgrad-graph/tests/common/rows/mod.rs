@@ -7,6 +7,7 @@ mod linear;
 mod movement;
 mod normalisation;
 mod sequences;
+mod thought;
 
 use modgrad_graph::Op;
 use modgrad_graph::reference::{Array, RunKey, evaluate};
@@ -58,6 +59,7 @@ pub fn table() -> Vec<Row> {
     normalisation::add_to(&mut table);
     embeddings::add_to(&mut table);
     sequences::add_to(&mut table);
+    thought::add_to(&mut table);
     table.rows
 }
 

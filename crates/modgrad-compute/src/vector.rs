@@ -5,7 +5,7 @@
 //! that runs after its instruction set was found, compiled for it.
 
 /// Some f32 that are added and multiplied at once.
-pub(super) trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// How many.
     const LANES: usize;
     /// The same value in every lane.
@@ -59,7 +59,7 @@ macro_rules! x86_vector {
         $(#[$meta])*
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]
-        pub(super) struct $name(std::arch::x86_64::$register);
+        pub(crate) struct $name(std::arch::x86_64::$register);
 
         #[cfg(target_arch = "x86_64")]
         impl Vector for $name {
@@ -136,7 +136,7 @@ x86_vector! {
 /// Four f32 in plain Rust. NEON multiplies and adds in one instruction; SSE2
 /// would call a slow function for it.
 #[derive(Clone, Copy)]
-pub(super) struct PortableVector([f32; 4]);
+pub(crate) struct PortableVector([f32; 4]);
 
 impl Vector for PortableVector {
     const LANES: usize = 4;

@@ -1,0 +1,16 @@
+//! The loops of a Continuous Thought Machine (Darlow et al. 2025, arXiv
+//! 2505.05522): what is too fine-grained to be ops of its own.
+//!
+//! [`thought`] runs all ticks of attention, synapse and neuron-level models in
+//! one call, forward and back; [`synchronisation`] reads pairs of neurons over
+//! time. Gradients are exact, through every tick.
+
+pub mod synchronisation;
+pub mod thought;
+
+/// Panics unless a slice has the length that the sizes ask for.
+fn check(op: &str, lengths: &[(&str, usize, usize)]) {
+    for &(name, found, expected) in lengths {
+        assert_eq!(found, expected, "`{op}`: length of {name}");
+    }
+}

@@ -1,0 +1,221 @@
+//! The tick loop of a Continuous Thought Machine with a synapse of one layer
+//! (section 3 of the paper), all ticks in one call.
+//!
+//! At tick t, from the states z and the traces A of the neurons:
+//!
+//! 1. action synchronisation of the states so far → a query;
+//! 2. attention of the query over keys and values, the same at all ticks;
+//! 3. synapse: a = LayerNorm(GLU(W [attended; z] + b)), pushed onto the trace;
+//! 4. neuron-level models: z_n = g_n(the last M of neuron n's trace).
+//!
+//! Samples are independent: [`thin::ROWS`] of them go through together, on one
+//! thread from the first tick to the last, so that weights stay in its cache and
+//! threads meet once a call. The gradient recomputes what is cheap, and sums over
+//! samples in a fixed order.
+//!
+//! Axes: B samples, T ticks, D neurons, d width of keys and values, L tokens,
+//! h heads, M trace, H hidden (0: shallow neuron models), O = 2H or 2, S pairs.
+
+mod attention;
+mod backward;
+mod forward;
+mod packed;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use modgrad_compute::Pool;
+use modgrad_compute::thin;
+
+use crate::check;
+use packed::Packed;
+
+pub(crate) use modgrad_compute::thin::ROWS;
+
+/// The LayerNorm's guard against a variance of zero.
+pub(crate) const EPSILON: f32 = 1e-5;
+
+/// The sizes of a thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// B.
+    pub batch: usize,
+    /// T, at least 1.
+    pub ticks: usize,
+    /// D.
+    pub neurons: usize,
+    /// d, a multiple of the heads.
+    pub width: usize,
+    /// L, at least 1.
+    pub tokens: usize,
+    /// h.
+    pub heads: usize,
+    /// M, at least 1.
+    pub memory: usize,
+    /// H; 0 for shallow neuron models.
+    pub hidden: usize,
+    /// S.
+    pub pairs: usize,
+}
+
+impl Shape {
+    /// O: what the first layer of a neuron-level model puts out.
+    pub fn outputs(&self) -> usize {
+        if self.hidden == 0 { 2 } else { 2 * self.hidden }
+    }
+
+    /// Neurons, in whole blocks.
+    pub(crate) fn padded(&self) -> usize {
+        self.neurons.next_multiple_of(thin::LANES)
+    }
+
+    /// The width, in whole blocks.
+    pub(crate) fn padded_width(&self) -> usize {
+        self.width.next_multiple_of(thin::LANES)
+    }
+}
+
+/// Everything that is learned, or drawn once.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    /// z before the first tick [D].
+    pub start_state: &'a [f32],
+    /// The trace before the first tick [D, M], the newest last.
+    pub start_trace: &'a [f32],
+    /// The left neurons of the action pairs [S].
+    pub left: &'a [i32],
+    /// The right neurons [S].
+    pub right: &'a [i32],
+    /// r of each pair [S], from 0 to 1.
+    pub retention: &'a [f32],
+    /// [S, d]: rows of inputs.
+    pub query_weight: &'a [f32],
+    /// [d].
+    pub query_bias: &'a [f32],
+    /// [d + D, 2D]: rows of inputs, the attended first; columns of values, then gates.
+    pub synapse_weight: &'a [f32],
+    /// [2D].
+    pub synapse_bias: &'a [f32],
+    /// [D].
+    pub norm_weight: &'a [f32],
+    /// [D].
+    pub norm_bias: &'a [f32],
+    /// [M, O, D].
+    pub level1_weight: &'a [f32],
+    /// [O, D].
+    pub level1_bias: &'a [f32],
+    /// [H, 2, D]; empty where H is 0.
+    pub level2_weight: &'a [f32],
+    /// [2, D]; empty where H is 0.
+    pub level2_bias: &'a [f32],
+}
+
+/// What a forward pass leaves.
+pub struct Saved<'a> {
+    /// z_1 … z_T [B, T, D].
+    pub states: &'a mut [f32],
+    /// What attention read [B, T, d].
+    pub attended: &'a mut [f32],
+    /// The synapse before its gate [B, T, 2D].
+    pub synapse: &'a mut [f32],
+    /// The neuron-level models before their first gate [B, T, O, D].
+    pub hidden: &'a mut [f32],
+}
+
+/// The same, to be read.
+#[derive(Clone, Copy)]
+pub struct Read<'a> {
+    /// See [`Saved`].
+    pub states: &'a [f32],
+    /// See [`Saved`].
+    pub attended: &'a [f32],
+    /// See [`Saved`].
+    pub synapse: &'a [f32],
+    /// See [`Saved`].
+    pub hidden: &'a [f32],
+}
+
+/// Gradients, each of its operand's shape.
+#[allow(missing_docs)] // Named after what they are the gradients of.
+pub struct Gradients<'a> {
+    pub keys: &'a mut [f32],
+    pub values: &'a mut [f32],
+    pub start_state: &'a mut [f32],
+    pub start_trace: &'a mut [f32],
+    pub retention: &'a mut [f32],
+    pub query_weight: &'a mut [f32],
+    pub query_bias: &'a mut [f32],
+    pub synapse_weight: &'a mut [f32],
+    pub synapse_bias: &'a mut [f32],
+    pub norm_weight: &'a mut [f32],
+    pub norm_bias: &'a mut [f32],
+    pub level1_weight: &'a mut [f32],
+    pub level1_bias: &'a mut [f32],
+    pub level2_weight: &'a mut [f32],
+    pub level2_bias: &'a mut [f32],
+}
+
+/// Runs all ticks over keys and values [B, L, d].
+///
+/// Panics when the lengths disagree or a pair names no neuron.
+pub fn think(
+    pool: &Pool,
+    shape: Shape,
+    keys: &[f32],
+    values: &[f32],
+    weights: &Weights<'_>,
+    saved: Saved<'_>,
+) {
+    check_operands("think", shape, keys, values, weights);
+    let packed = Packed::new(pool, shape, weights);
+    forward::run(pool, shape, keys, values, &packed, saved);
+}
+
+/// The exact adjoint of [`think`], from the gradient of the states [B, T, D].
+///
+/// Panics when the lengths disagree or a pair names no neuron.
+pub fn think_gradient(
+    pool: &Pool,
+    shape: Shape,
+    keys: &[f32],
+    values: &[f32],
+    weights: &Weights<'_>,
+    read: Read<'_>,
+    dstates: &[f32],
+    mut gradients: Gradients<'_>,
+) {
+    check_operands("think_gradient", shape, keys, values, weights);
+    let packed = Packed::new(pool, shape, weights);
+    let found = backward::run(pool, shape, keys, values, &packed, read, dstates, &mut gradients);
+    weights::run(pool, shape, read, weights, &found, &mut gradients);
+}
+
+fn check_operands(op: &str, shape: Shape, keys: &[f32], values: &[f32], weights: &Weights<'_>) {
+    let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs } = shape;
+    assert!(ticks > 0 && tokens > 0 && memory > 0, "`{op}`: an empty axis in {shape:?}");
+    assert!(heads > 0 && width % heads == 0, "`{op}`: {width} channels for {heads} heads");
+    let outputs = shape.outputs();
+    check(
+        op,
+        &[
+            ("keys", keys.len(), batch * tokens * width),
+            ("values", values.len(), batch * tokens * width),
+            ("start_state", weights.start_state.len(), neurons),
+            ("start_trace", weights.start_trace.len(), neurons * memory),
+            ("left", weights.left.len(), pairs),
+            ("right", weights.right.len(), pairs),
+            ("retention", weights.retention.len(), pairs),
+            ("query_weight", weights.query_weight.len(), pairs * width),
+            ("query_bias", weights.query_bias.len(), width),
+            ("synapse_weight", weights.synapse_weight.len(), (width + neurons) * 2 * neurons),
+            ("synapse_bias", weights.synapse_bias.len(), 2 * neurons),
+            ("norm_weight", weights.norm_weight.len(), neurons),
+            ("norm_bias", weights.norm_bias.len(), neurons),
+            ("level1_weight", weights.level1_weight.len(), memory * outputs * neurons),
+            ("level1_bias", weights.level1_bias.len(), outputs * neurons),
+            ("level2_weight", weights.level2_weight.len(), hidden * 2 * neurons),
+            ("level2_bias", weights.level2_bias.len(), if hidden == 0 { 0 } else { 2 * neurons }),
+        ],
+    );
+}

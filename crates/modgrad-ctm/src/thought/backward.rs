@@ -1,0 +1,437 @@
+//! All ticks of a few samples, last to first: gradients of what flows, and what
+//! the gradients of weights are formed from.
+
+use modgrad_compute::pool::SharedMut;
+use modgrad_compute::thin::{self, LANES, Strides};
+use modgrad_compute::{Pool, math, multiversion};
+
+use super::attention::Tokens;
+use super::forward::{fill_rows, gate, moments, normalised_gate, second_level, sum};
+use super::packed::Packed;
+use super::{Gradients, ROWS, Read, Shape};
+use crate::synchronisation::{Adjoint, Pairs, sum_rows};
+
+/// What the gradients of weights are sums over, a row a sample and tick.
+pub(super) struct Found {
+    /// [B][M + T][padded].
+    pub(super) traces: Vec<f32>,
+    /// [B][T][S].
+    pub(super) synchrony: Vec<f32>,
+    /// [B][T][padded width].
+    pub(super) dquery: Vec<f32>,
+    /// [B][T][2 padded].
+    pub(super) dsynapse: Vec<f32>,
+    /// [B][T][O][padded].
+    pub(super) dhidden: Vec<f32>,
+    /// [B][T][H][padded].
+    pub(super) gated: Vec<f32>,
+    /// [B][T][2][padded]; empty where H is 0.
+    pub(super) dsecond: Vec<f32>,
+}
+
+/// One group's part of `Found` and of the gradients that are a sample's own.
+struct Parts<'a> {
+    traces: &'a mut [f32],
+    synchrony: &'a mut [f32],
+    dquery: &'a mut [f32],
+    dsynapse: &'a mut [f32],
+    dhidden: &'a mut [f32],
+    gated: &'a mut [f32],
+    dsecond: &'a mut [f32],
+    dkeys: &'a mut [f32],
+    dvalues: &'a mut [f32],
+    start_states: &'a mut [f32],
+    start_traces: &'a mut [f32],
+    retentions: &'a mut [f32],
+    norms: &'a mut [f32],
+}
+
+pub(super) fn run(
+    pool: &Pool,
+    shape: Shape,
+    keys: &[f32],
+    values: &[f32],
+    packed: &Packed<'_>,
+    read: Read<'_>,
+    dstates: &[f32],
+    gradients: &mut Gradients<'_>,
+) -> Found {
+    let Shape { batch, ticks, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
+    let (padded, outputs) = (shape.padded(), shape.outputs());
+    let second = if hidden == 0 { 0 } else { 2 * padded };
+    let sizes = Sizes {
+        traces: (memory + ticks) * padded,
+        synchrony: ticks * pairs,
+        dquery: ticks * shape.padded_width(),
+        dsynapse: ticks * 2 * padded,
+        dhidden: ticks * outputs * padded,
+        gated: ticks * hidden * padded,
+        dsecond: ticks * second,
+    };
+    let zeros = |size: usize| vec![0.0f32; batch * size];
+    let mut found = Found {
+        traces: zeros(sizes.traces),
+        synchrony: zeros(sizes.synchrony),
+        dquery: zeros(sizes.dquery),
+        dsynapse: zeros(sizes.dsynapse),
+        dhidden: zeros(sizes.dhidden),
+        gated: zeros(sizes.gated),
+        dsecond: zeros(sizes.dsecond),
+    };
+    // A sample's own share of what is summed over samples, in order, afterwards.
+    let mut start_states = zeros(neurons);
+    let mut start_traces = zeros(neurons * memory);
+    let mut retentions = zeros(pairs);
+    let mut norms = zeros(2 * neurons);
+    gradients.keys.fill(0.0);
+    gradients.values.fill(0.0);
+    {
+        let traces = SharedMut::new(&mut found.traces);
+        let synchrony = SharedMut::new(&mut found.synchrony);
+        let dquery = SharedMut::new(&mut found.dquery);
+        let dsynapse = SharedMut::new(&mut found.dsynapse);
+        let dhidden = SharedMut::new(&mut found.dhidden);
+        let gated = SharedMut::new(&mut found.gated);
+        let dsecond = SharedMut::new(&mut found.dsecond);
+        let dkeys = SharedMut::new(gradients.keys);
+        let dvalues = SharedMut::new(gradients.values);
+        let start_states = SharedMut::new(&mut start_states);
+        let start_traces = SharedMut::new(&mut start_traces);
+        let retentions = SharedMut::new(&mut retentions);
+        let norms = SharedMut::new(&mut norms);
+        pool.for_ranges(batch.div_ceil(ROWS), 1, |groups| {
+            for group in groups {
+                let rows = group * ROWS..batch.min((group + 1) * ROWS);
+                let of = |size: usize| rows.start * size..rows.end * size;
+                // SAFETY: a group's own samples.
+                let mut parts = unsafe {
+                    Parts {
+                        traces: traces.slice(of(sizes.traces)),
+                        synchrony: synchrony.slice(of(sizes.synchrony)),
+                        dquery: dquery.slice(of(sizes.dquery)),
+                        dsynapse: dsynapse.slice(of(sizes.dsynapse)),
+                        dhidden: dhidden.slice(of(sizes.dhidden)),
+                        gated: gated.slice(of(sizes.gated)),
+                        dsecond: dsecond.slice(of(sizes.dsecond)),
+                        dkeys: dkeys.slice(of(tokens * width)),
+                        dvalues: dvalues.slice(of(tokens * width)),
+                        start_states: start_states.slice(of(neurons)),
+                        start_traces: start_traces.slice(of(neurons * memory)),
+                        retentions: retentions.slice(of(pairs)),
+                        norms: norms.slice(of(2 * neurons)),
+                    }
+                };
+                let read = Read {
+                    states: &read.states[of(ticks * neurons)],
+                    attended: &read.attended[of(ticks * width)],
+                    synapse: &read.synapse[of(ticks * 2 * neurons)],
+                    hidden: &read.hidden[of(ticks * outputs * neurons)],
+                };
+                let dstates = &dstates[of(ticks * neurons)];
+                let group = Group {
+                    shape,
+                    packed,
+                    read,
+                    tokens: rows
+                        .clone()
+                        .map(|sample| {
+                            let at = sample * tokens * width..(sample + 1) * tokens * width;
+                            Tokens::new(shape, &keys[at.clone()], &values[at], true)
+                        })
+                        .collect(),
+                };
+                group.run(dstates, &mut parts);
+            }
+        });
+    }
+    sum_rows(&start_states, gradients.start_state);
+    sum_rows(&start_traces, gradients.start_trace);
+    sum_rows(&retentions, gradients.retention);
+    let mut summed = vec![0.0f32; 2 * neurons];
+    sum_rows(&norms, &mut summed);
+    gradients.norm_weight.copy_from_slice(&summed[..neurons]);
+    gradients.norm_bias.copy_from_slice(&summed[neurons..]);
+    found
+}
+
+struct Sizes {
+    traces: usize,
+    synchrony: usize,
+    dquery: usize,
+    dsynapse: usize,
+    dhidden: usize,
+    gated: usize,
+    dsecond: usize,
+}
+
+struct Group<'a> {
+    shape: Shape,
+    packed: &'a Packed<'a>,
+    read: Read<'a>,
+    tokens: Vec<Tokens<'a>>,
+}
+
+impl Group<'_> {
+    fn run(&self, dstates: &[f32], parts: &mut Parts<'_>) {
+        let Shape { ticks, neurons, width, pairs, memory, .. } = self.shape;
+        let (padded, padded_width) = (self.shape.padded(), self.shape.padded_width());
+        let samples = self.tokens.len();
+        let history = (memory + ticks) * padded;
+        self.remember(parts);
+        let recurrence = Pairs {
+            left: self.packed.weights.left,
+            right: self.packed.weights.right,
+            retention: self.packed.weights.retention,
+            norms: &self.packed.norms,
+        };
+        let start = &self.packed.weights.start_state[..neurons];
+        let of_sample = |r: usize| &self.read.states[r * ticks * neurons..][..ticks * neurons];
+        // Ticks read the states before them: z_0 … z_{T−1}.
+        let mut adjoints: Vec<Adjoint<'_>> = (0..samples)
+            .map(|r| Adjoint::new(&recurrence, start, of_sample(r), neurons, ticks - 1))
+            .collect();
+        // Gradients of z_0 … z_T and of the traces.
+        let mut dz = vec![0.0f32; ROWS * (ticks + 1) * neurons];
+        for r in 0..samples {
+            let from = &dstates[r * ticks * neurons..][..ticks * neurons];
+            dz[(r * (ticks + 1) + 1) * neurons..][..ticks * neurons].copy_from_slice(from);
+        }
+        let mut dtraces = vec![0.0f32; ROWS * history];
+        let mut dx = vec![0.0f32; ROWS * (width + neurons)];
+        let mut du = vec![0.0f32; ROWS * 2 * padded];
+        let mut query = vec![0.0f32; ROWS * padded_width];
+        let mut dquery = vec![0.0f32; ROWS * padded_width];
+        let mut synchrony = vec![0.0f32; ROWS * pairs];
+        let mut dsynchrony = vec![0.0f32; ROWS * pairs];
+        let mut weights = vec![0.0f32; self.shape.heads * self.shape.tokens];
+        let mut scratch = weights.clone();
+
+        for t in (0..ticks).rev() {
+            self.neurons(t, &dz, &mut dtraces, parts);
+            for r in 0..samples {
+                let at = (r * ticks + t) * 2 * neurons;
+                let da = &dtraces[r * history + (memory + t) * padded..][..neurons];
+                let du = &mut du[r * 2 * padded..][..2 * padded];
+                let norms = &mut parts.norms[r * 2 * neurons..][..2 * neurons];
+                let u = &self.read.synapse[at..][..2 * neurons];
+                normalised_gate_adjoint(neurons, u, &self.packed.norm_weight, da, du, norms);
+                let kept = &mut parts.dsynapse[(r * ticks + t) * 2 * padded..][..2 * padded];
+                kept.copy_from_slice(du);
+            }
+            dx.fill(0.0);
+            thin::product_adjoint(&du, &self.packed.synapse, &mut dx);
+            for r in 0..samples {
+                let dz = &mut dz[(r * (ticks + 1) + t) * neurons..][..neurons];
+                let dx = &dx[r * (width + neurons) + width..][..neurons];
+                for (dz, dx) in dz.iter_mut().zip(dx) {
+                    *dz += dx;
+                }
+                let from = &parts.synchrony[(r * ticks + t) * pairs..][..pairs];
+                synchrony[r * pairs..][..pairs].copy_from_slice(from);
+            }
+            fill_rows(&mut query, &self.packed.query_bias);
+            thin::product(&synchrony, &self.packed.query, &mut query);
+            for (r, tokens) in self.tokens.iter().enumerate() {
+                let query = &query[r * padded_width..][..width];
+                let size = self.shape.tokens * width;
+                tokens.weigh(self.shape, query, &mut weights);
+                tokens.adjoint(
+                    self.shape,
+                    query,
+                    &weights,
+                    &dx[r * (width + neurons)..][..width],
+                    &mut scratch,
+                    &mut dquery[r * padded_width..][..width],
+                    &mut parts.dkeys[r * size..][..size],
+                    &mut parts.dvalues[r * size..][..size],
+                );
+                let kept = &mut parts.dquery[(r * ticks + t) * padded_width..][..padded_width];
+                kept.copy_from_slice(&dquery[r * padded_width..][..padded_width]);
+            }
+            dsynchrony.fill(0.0);
+            thin::product_adjoint(&dquery, &self.packed.query, &mut dsynchrony);
+            for (r, adjoint) in adjoints.iter_mut().enumerate() {
+                let z = crate::synchronisation::state(start, of_sample(r), neurons, t);
+                let dz = &mut dz[(r * (ticks + 1) + t) * neurons..][..neurons];
+                adjoint.step(t, &dsynchrony[r * pairs..][..pairs], z, dz);
+            }
+        }
+        for (r, adjoint) in adjoints.iter().enumerate() {
+            parts.retentions[r * pairs..][..pairs].copy_from_slice(&adjoint.dretention);
+            let dz = &dz[r * (ticks + 1) * neurons..][..neurons];
+            parts.start_states[r * neurons..][..neurons].copy_from_slice(dz);
+            for n in 0..neurons {
+                for m in 0..memory {
+                    parts.start_traces[(r * neurons + n) * memory + m] =
+                        dtraces[r * history + m * padded + n];
+                }
+            }
+        }
+    }
+
+    /// Forms traces, gated hidden layers and synchronisations again from what was saved.
+    fn remember(&self, parts: &mut Parts<'_>) {
+        let Shape { ticks, neurons, pairs, memory, hidden, .. } = self.shape;
+        let (padded, outputs) = (self.shape.padded(), self.shape.outputs());
+        let weights = self.packed.weights;
+        let mut u = vec![0.0f32; 2 * padded];
+        let mut alpha = vec![0.0f32; pairs];
+        for r in 0..self.tokens.len() {
+            let traces = &mut parts.traces[r * (memory + ticks) * padded..];
+            traces[..memory * padded].copy_from_slice(&self.packed.start_trace);
+            alpha.fill(0.0);
+            let states = &self.read.states[r * ticks * neurons..][..ticks * neurons];
+            for t in 0..ticks {
+                let row = r * ticks + t;
+                let kept = &self.read.synapse[row * 2 * neurons..][..2 * neurons];
+                u[..neurons].copy_from_slice(&kept[..neurons]);
+                u[padded..][..neurons].copy_from_slice(&kept[neurons..]);
+                let (weight, bias) = (&self.packed.norm_weight, &self.packed.norm_bias);
+                let a = &mut traces[(memory + t) * padded..][..padded];
+                normalised_gate(neurons, &u, weight, bias, a);
+                for o in 0..hidden {
+                    let h =
+                        |o: usize| &self.read.hidden[(row * outputs + o) * neurons..][..neurons];
+                    let out = &mut parts.gated[(row * hidden + o) * padded..][..neurons];
+                    gate_of(h(o), h(o + hidden), out);
+                }
+                let z = crate::synchronisation::state(weights.start_state, states, neurons, t);
+                let (left, right) = (weights.left, weights.right);
+                crate::synchronisation::step(&mut alpha, weights.retention, z, left, right);
+                let root = &self.packed.norms.inverse_root[t * pairs..][..pairs];
+                let out = &mut parts.synchrony[row * pairs..][..pairs];
+                for ((out, alpha), root) in out.iter_mut().zip(&alpha).zip(root) {
+                    *out = alpha * root;
+                }
+            }
+        }
+    }
+
+    /// The adjoint of the neuron-level models of tick t: into `dtraces`, and kept
+    /// for the weights.
+    fn neurons(&self, t: usize, dz: &[f32], dtraces: &mut [f32], parts: &mut Parts<'_>) {
+        let Shape { ticks, neurons, memory, hidden, .. } = self.shape;
+        let (padded, outputs) = (self.shape.padded(), self.shape.outputs());
+        let samples = self.tokens.len();
+        let history = (memory + ticks) * padded;
+        let mut dh = vec![0.0f32; ROWS * outputs * padded];
+        let hidden_row = |r: usize, o: usize| {
+            &self.read.hidden[((r * ticks + t) * outputs + o) * neurons..][..neurons]
+        };
+        let dz_row = |r: usize| &dz[(r * (ticks + 1) + t + 1) * neurons..][..neurons];
+        if hidden == 0 {
+            for r in 0..samples {
+                let (dvalue, dgate) = dh[r * 2 * padded..][..2 * padded].split_at_mut(padded);
+                gate_adjoint(hidden_row(r, 0), hidden_row(r, 1), dz_row(r), dvalue, dgate);
+            }
+        } else {
+            let mut g = vec![0.0f32; ROWS * hidden * padded];
+            let mut y = vec![0.0f32; ROWS * 2 * padded];
+            let mut dy = vec![0.0f32; ROWS * 2 * padded];
+            let mut dg = vec![0.0f32; ROWS * hidden * padded];
+            for r in 0..samples {
+                let kept = &parts.gated[(r * ticks + t) * hidden * padded..][..hidden * padded];
+                g[r * hidden * padded..][..hidden * padded].copy_from_slice(kept);
+            }
+            second_level(self.shape, self.packed, &g, &mut y);
+            for r in 0..samples {
+                let y = &y[r * 2 * padded..][..2 * padded];
+                let dy = &mut dy[r * 2 * padded..][..2 * padded];
+                let (dvalue, dgate) = dy.split_at_mut(padded);
+                gate_adjoint(&y[..neurons], &y[padded..], dz_row(r), dvalue, dgate);
+                let at = (r * ticks + t) * 2 * padded;
+                parts.dsecond[at..][..2 * padded].copy_from_slice(dy);
+            }
+            let dg_at = Strides { row: hidden * padded, slot: padded };
+            let dy_at = Strides { row: 2 * padded, slot: padded };
+            for (block, weights) in self.packed.level2.chunks(hidden * 2 * LANES).enumerate() {
+                let from = block * LANES;
+                let (dy, dg) = (&dy[from..], &mut dg[from..]);
+                thin::lanewise_adjoint(hidden, 2, dy, dy_at, weights, dg, dg_at);
+            }
+            for r in 0..samples {
+                for o in 0..hidden {
+                    let (values, gates) = dh[r * outputs * padded..][..outputs * padded]
+                        .split_at_mut(hidden * padded);
+                    let dvalue = &mut values[o * padded..][..padded];
+                    let dgate = &mut gates[o * padded..][..padded];
+                    let dg = &dg[(r * hidden + o) * padded..][..neurons];
+                    gate_adjoint(hidden_row(r, o), hidden_row(r, o + hidden), dg, dvalue, dgate);
+                }
+            }
+        }
+        let dh_at = Strides { row: outputs * padded, slot: padded };
+        let trace_at = Strides { row: history, slot: padded };
+        for (block, weights) in self.packed.level1.chunks(memory * outputs * LANES).enumerate() {
+            let from = block * LANES;
+            let dtraces = &mut dtraces[(t + 1) * padded + from..];
+            let dh = &dh[from..];
+            thin::lanewise_adjoint(memory, outputs, dh, dh_at, weights, dtraces, trace_at);
+        }
+        for r in 0..samples {
+            let size = outputs * padded;
+            let kept = &mut parts.dhidden[(r * ticks + t) * size..][..size];
+            kept.copy_from_slice(&dh[r * size..][..size]);
+        }
+    }
+}
+
+/// First × σ(second), which lie apart.
+fn gate_of(values: &[f32], gates: &[f32], out: &mut [f32]) {
+    let joined = [values, gates].concat();
+    gate(&joined, out);
+}
+
+multiversion! {
+    /// (dvalue, dgate) of value × σ(gate).
+    fn gate_adjoint(
+        values: &[f32], gates: &[f32], dout: &[f32], dvalue: &mut [f32], dgate: &mut [f32],
+    ) {
+        let count = dout.len();
+        let (values, gates) = (&values[..count], &gates[..count]);
+        let (dvalue, dgate) = (&mut dvalue[..count], &mut dgate[..count]);
+        for n in 0..count {
+            let open = math::sigmoid(gates[n]);
+            dvalue[n] = dout[n] * open;
+            dgate[n] = dout[n] * values[n] * open * (1.0 - open);
+        }
+    }
+}
+
+multiversion! {
+    /// The adjoint of the LayerNorm of a gate: du [2 padded] from da [D]; the norm's
+    /// own gradients are added to `norms` [2D].
+    fn normalised_gate_adjoint(
+        neurons: usize, u: &[f32], weight: &[f32], da: &[f32], du: &mut [f32], norms: &mut [f32],
+    ) {
+        let (values, gates) = u.split_at(neurons);
+        let (dvalues, dgates) = du.split_at_mut(du.len() / 2);
+        let (dvalues, dgates) = (&mut dvalues[..neurons], &mut dgates[..neurons]);
+        let (dweight, dbias) = norms.split_at_mut(neurons);
+        // dvalues holds the gated values first, then x̂, then the gradient.
+        for ((out, value), gate) in dvalues.iter_mut().zip(values).zip(gates) {
+            *out = value * math::sigmoid(*gate);
+        }
+        let (mean, inverse) = moments(dvalues);
+        for n in 0..neurons {
+            let normal = (dvalues[n] - mean) * inverse;
+            dvalues[n] = normal;
+            dweight[n] += da[n] * normal;
+            dbias[n] += da[n];
+            dgates[n] = da[n] * weight[n];
+        }
+        let count = neurons as f32;
+        let mean_gradient = sum(dgates, |x| x) / count;
+        let mut projected = 0.0f32;
+        for (normal, d) in dvalues.iter().zip(dgates.iter()) {
+            projected += normal * d;
+        }
+        let projected = projected / count;
+        for n in 0..neurons {
+            let d = inverse * (dgates[n] - mean_gradient - dvalues[n] * projected);
+            let open = math::sigmoid(gates[n]);
+            dvalues[n] = d * open;
+            dgates[n] = d * values[n] * open * (1.0 - open);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! All ticks of a few samples, first to last.
+
+use modgrad_compute::pool::SharedMut;
+use modgrad_compute::thin::{self, LANES, Strides};
+use modgrad_compute::{Pool, math, multiversion};
+
+use super::attention::Tokens;
+use super::packed::Packed;
+use super::{EPSILON, ROWS, Saved, Shape};
+use crate::synchronisation;
+
+pub(super) fn run(
+    pool: &Pool,
+    shape: Shape,
+    keys: &[f32],
+    values: &[f32],
+    packed: &Packed<'_>,
+    saved: Saved<'_>,
+) {
+    let Shape { batch, ticks, neurons, width, .. } = shape;
+    let outputs = shape.outputs();
+    let (states, attended) = (SharedMut::new(saved.states), SharedMut::new(saved.attended));
+    let (synapse, hidden) = (SharedMut::new(saved.synapse), SharedMut::new(saved.hidden));
+    pool.for_ranges(batch.div_ceil(ROWS), 1, |groups| {
+        for group in groups {
+            let rows = group * ROWS..batch.min((group + 1) * ROWS);
+            let tokens: Vec<Tokens<'_>> = rows
+                .clone()
+                .map(|sample| {
+                    let stretch =
+                        sample * shape.tokens * width..(sample + 1) * shape.tokens * width;
+                    Tokens::new(shape, &keys[stretch.clone()], &values[stretch], false)
+                })
+                .collect();
+            let per_sample = |size: usize| rows.start * ticks * size..rows.end * ticks * size;
+            // SAFETY: a group's own samples.
+            let mut out = unsafe {
+                Saved {
+                    states: states.slice(per_sample(neurons)),
+                    attended: attended.slice(per_sample(width)),
+                    synapse: synapse.slice(per_sample(2 * neurons)),
+                    hidden: hidden.slice(per_sample(outputs * neurons)),
+                }
+            };
+            think(shape, packed, &tokens, &mut out);
+        }
+    });
+}
+
+fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Saved<'_>) {
+    let Shape { ticks, neurons, width, pairs, memory, hidden, .. } = shape;
+    let (padded, padded_width, outputs) = (shape.padded(), shape.padded_width(), shape.outputs());
+    let samples = tokens.len();
+    let history = (memory + ticks) * padded;
+    let mut traces = vec![0.0f32; ROWS * history];
+    for traces in traces.chunks_mut(history) {
+        traces[..memory * padded].copy_from_slice(&packed.start_trace);
+    }
+    let mut z = packed.start_state.repeat(ROWS);
+    let mut alpha = vec![0.0f32; ROWS * pairs];
+    let mut synchrony = vec![0.0f32; ROWS * pairs];
+    let mut query = vec![0.0f32; ROWS * padded_width];
+    let mut scores = vec![0.0f32; shape.heads * shape.tokens];
+    let mut x = vec![0.0f32; ROWS * (width + neurons)];
+    let mut u = vec![0.0f32; ROWS * 2 * padded];
+    let mut h = vec![0.0f32; ROWS * outputs * padded];
+    let mut g = vec![0.0f32; ROWS * hidden * padded];
+    let mut y = vec![0.0f32; ROWS * 2 * padded];
+
+    for t in 0..ticks {
+        let root = &packed.norms.inverse_root[t * pairs..][..pairs];
+        for r in 0..samples {
+            let alpha = &mut alpha[r * pairs..][..pairs];
+            let weights = packed.weights;
+            let (left, right) = (weights.left, weights.right);
+            synchronisation::step(alpha, weights.retention, &z[r * padded..], left, right);
+            for ((s, alpha), root) in
+                synchrony[r * pairs..][..pairs].iter_mut().zip(alpha).zip(root)
+            {
+                *s = *alpha * root;
+            }
+        }
+        fill_rows(&mut query, &packed.query_bias);
+        thin::product(&synchrony, &packed.query, &mut query);
+        for (r, tokens) in tokens.iter().enumerate() {
+            let row = &mut x[r * (width + neurons)..][..width + neurons];
+            tokens.weigh(shape, &query[r * padded_width..][..width], &mut scores);
+            tokens.attend(shape, &scores, &mut row[..width]);
+            row[width..].copy_from_slice(&z[r * padded..][..neurons]);
+            out.attended[(r * ticks + t) * width..][..width].copy_from_slice(&row[..width]);
+        }
+        fill_rows(&mut u, &packed.synapse_bias);
+        thin::product(&x, &packed.synapse, &mut u);
+        for r in 0..samples {
+            let u = &u[r * 2 * padded..][..2 * padded];
+            let a = &mut traces[r * history + (memory + t) * padded..][..padded];
+            normalised_gate(neurons, u, &packed.norm_weight, &packed.norm_bias, a);
+            let kept = &mut out.synapse[(r * ticks + t) * 2 * neurons..][..2 * neurons];
+            kept[..neurons].copy_from_slice(&u[..neurons]);
+            kept[neurons..].copy_from_slice(&u[padded..][..neurons]);
+        }
+        fill_rows(&mut h, &packed.level1_bias);
+        let trace_at = Strides { row: history, slot: padded };
+        let h_at = Strides { row: outputs * padded, slot: padded };
+        for (block, weights) in packed.level1.chunks(memory * outputs * LANES).enumerate() {
+            let from = (t + 1) * padded + block * LANES;
+            let h = &mut h[block * LANES..];
+            thin::lanewise_product(memory, outputs, &traces[from..], trace_at, weights, h, h_at);
+        }
+        for r in 0..samples {
+            for o in 0..outputs {
+                let at = ((r * ticks + t) * outputs + o) * neurons;
+                let h = &h[(r * outputs + o) * padded..][..neurons];
+                out.hidden[at..][..neurons].copy_from_slice(h);
+            }
+        }
+        if hidden == 0 {
+            for r in 0..samples {
+                gate(&h[r * 2 * padded..][..2 * padded], &mut z[r * padded..][..padded]);
+            }
+        } else {
+            for r in 0..samples {
+                let h = &h[r * outputs * padded..][..outputs * padded];
+                gate(h, &mut g[r * hidden * padded..][..hidden * padded]);
+            }
+            second_level(shape, packed, &g, &mut y);
+            for r in 0..samples {
+                gate(&y[r * 2 * padded..][..2 * padded], &mut z[r * padded..][..padded]);
+            }
+        }
+        for r in 0..samples {
+            let at = (r * ticks + t) * neurons;
+            out.states[at..][..neurons].copy_from_slice(&z[r * padded..][..neurons]);
+        }
+    }
+}
+
+/// y [ROWS][2][padded] of the neuron-level models' second layer, from g [ROWS][H][padded].
+pub(super) fn second_level(shape: Shape, packed: &Packed<'_>, g: &[f32], y: &mut [f32]) {
+    let (padded, hidden) = (shape.padded(), shape.hidden);
+    fill_rows(y, &packed.level2_bias);
+    let g_at = Strides { row: hidden * padded, slot: padded };
+    let y_at = Strides { row: 2 * padded, slot: padded };
+    for (block, weights) in packed.level2.chunks(hidden * 2 * LANES).enumerate() {
+        let from = block * LANES;
+        thin::lanewise_product(hidden, 2, &g[from..], g_at, weights, &mut y[from..], y_at);
+    }
+}
+
+/// Every row becomes `row`.
+pub(super) fn fill_rows(rows: &mut [f32], row: &[f32]) {
+    for out in rows.chunks_mut(row.len().max(1)) {
+        out.copy_from_slice(row);
+    }
+}
+
+multiversion! {
+    /// First half × σ(second half).
+    pub(super) fn gate(x: &[f32], out: &mut [f32]) {
+        let (values, gates) = x.split_at(out.len());
+        for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
+            *out = value * math::sigmoid(*gate);
+        }
+    }
+}
+
+multiversion! {
+    /// LayerNorm of the gated synapse over its `neurons`; zeros behind them.
+    pub(super) fn normalised_gate(
+        neurons: usize, u: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32],
+    ) {
+        let (values, gates) = u.split_at(u.len() / 2);
+        for ((out, value), gate) in out[..neurons].iter_mut().zip(values).zip(gates) {
+            *out = value * math::sigmoid(*gate);
+        }
+        let (mean, inverse) = moments(&out[..neurons]);
+        for ((out, weight), bias) in out[..neurons].iter_mut().zip(weight).zip(bias) {
+            *out = (*out - mean) * inverse * weight + bias;
+        }
+    }
+}
+
+/// (mean, 1/√(variance + ε)), summed in lanes.
+#[inline(always)]
+pub(super) fn moments(values: &[f32]) -> (f32, f32) {
+    let count = values.len() as f32;
+    let mean = sum(values, |x| x) / count;
+    let variance = sum(values, |x| (x - mean) * (x - mean)) / count;
+    (mean, 1.0 / (variance + EPSILON).sqrt())
+}
+
+#[inline(always)]
+pub(super) fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += of(*value);
+        }
+    }
+    let mut total = 0.0;
+    for lane in lanes {
+        total += lane;
+    }
+    for value in rest {
+        total += of(*value);
+    }
+    total
+}

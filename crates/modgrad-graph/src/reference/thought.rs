@@ -1,0 +1,342 @@
+//! A thought: all ticks of a Continuous Thought Machine, and its adjoint, sample by
+//! sample and tick by tick.
+
+use super::Array;
+use super::synchronisation::pairs;
+use crate::error::Result;
+
+const EPSILON: f64 = 1e-5;
+
+/// What one tick of one sample went through.
+struct Tick {
+    /// α and β of each pair, after this tick's reading.
+    recurrence: Vec<(f64, f64)>,
+    synchrony: Vec<f64>,
+    query: Vec<f64>,
+    /// [heads][L].
+    attention: Vec<Vec<f64>>,
+    /// The attended, then the state before.
+    x: Vec<f64>,
+    u: Vec<f64>,
+    /// Before the norm's weight and bias, and 1/deviation.
+    normal: Vec<f64>,
+    inverse: f64,
+    /// [N][M], the newest last.
+    traces: Vec<Vec<f64>>,
+    /// [N][O].
+    h: Vec<Vec<f64>>,
+    /// [N][hidden].
+    g: Vec<Vec<f64>>,
+    /// [N][2].
+    y: Vec<[f64; 2]>,
+    z: Vec<f64>,
+}
+
+/// Operands of `think` with all that follows from them.
+pub(super) struct Thought<'a> {
+    x: &'a [&'a Array],
+    heads: usize,
+    hidden: usize,
+    pairs: Vec<(usize, usize)>,
+    count: usize,
+    /// [B][T].
+    ticks: Vec<Vec<Tick>>,
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// (da, db) of a·σ(b).
+fn gate_gradient(a: f64, b: f64, d: f64) -> (f64, f64) {
+    let open = sigmoid(b);
+    (d * open, d * a * open * (1.0 - open))
+}
+
+impl<'a> Thought<'a> {
+    pub(super) fn new(
+        x: &'a [&'a Array],
+        ticks: usize,
+        heads: usize,
+        hidden: usize,
+    ) -> Result<Self> {
+        let pairs = pairs(x[4], x[5], x[2].data.len(), "think")?;
+        let mut thought = Thought { x, heads, hidden, pairs, count: ticks, ticks: Vec::new() };
+        for sample in 0..x[0].shape[0] {
+            let mut done: Vec<Tick> = Vec::new();
+            for _ in 0..ticks {
+                let next = thought.tick(sample, done.last());
+                done.push(next);
+            }
+            thought.ticks.push(done);
+        }
+        Ok(thought)
+    }
+
+    fn neurons(&self) -> usize {
+        self.x[3].shape[0]
+    }
+
+    fn outputs(&self) -> usize {
+        if self.hidden == 0 { 2 } else { 2 * self.hidden }
+    }
+
+    /// The channels of a head.
+    fn channels(&self) -> usize {
+        self.x[0].shape[2] / self.heads
+    }
+
+    fn tick(&self, b: usize, before: Option<&Tick>) -> Tick {
+        let x = self.x;
+        let (neurons, channels) = (self.neurons(), self.channels());
+        let (tokens, width, memory) = (x[0].shape[1], x[0].shape[2], x[3].shape[1]);
+        let z = before.map_or(&x[2].data, |tick| &tick.z);
+        let mut recurrence = Vec::new();
+        for (p, &(left, right)) in self.pairs.iter().enumerate() {
+            let (alpha, beta) = before.map_or((0.0, 0.0), |tick| tick.recurrence[p]);
+            let r = x[6].data[p];
+            recurrence.push((r * alpha + z[left] * z[right], r * beta + 1.0));
+        }
+        let synchrony: Vec<f64> = recurrence.iter().map(|(a, b)| a / b.sqrt()).collect();
+        let query: Vec<f64> = (0..width)
+            .map(|c| {
+                let products = synchrony.iter().enumerate().map(|(p, s)| s * x[7].at(&[p, c]));
+                x[8].data[c] + products.sum::<f64>()
+            })
+            .collect();
+        let mut attention = Vec::new();
+        let mut joined = vec![0.0; width];
+        for head in 0..self.heads {
+            let own = head * channels..(head + 1) * channels;
+            let score = |l: usize| -> f64 {
+                let dot: f64 = own.clone().map(|c| query[c] * x[0].at(&[b, l, c])).sum();
+                dot / (channels as f64).sqrt()
+            };
+            let most = (0..tokens).map(score).fold(f64::NEG_INFINITY, f64::max);
+            let powers: Vec<f64> = (0..tokens).map(|l| (score(l) - most).exp()).collect();
+            let total: f64 = powers.iter().sum();
+            let weights: Vec<f64> = powers.iter().map(|power| power / total).collect();
+            for c in own {
+                joined[c] = (0..tokens).map(|l| weights[l] * x[1].at(&[b, l, c])).sum();
+            }
+            attention.push(weights);
+        }
+        joined.extend(z);
+        let u: Vec<f64> = (0..2 * neurons)
+            .map(|n| {
+                let products = joined.iter().enumerate().map(|(k, v)| v * x[9].at(&[k, n]));
+                x[10].data[n] + products.sum::<f64>()
+            })
+            .collect();
+        let v: Vec<f64> = (0..neurons).map(|n| u[n] * sigmoid(u[neurons + n])).collect();
+        let mean = v.iter().sum::<f64>() / neurons as f64;
+        let variance = v.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / neurons as f64;
+        let inverse = 1.0 / (variance + EPSILON).sqrt();
+        let normal: Vec<f64> = v.iter().map(|v| (v - mean) * inverse).collect();
+        let mut traces = Vec::new();
+        let (mut h, mut g, mut y, mut states) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for n in 0..neurons {
+            let older = |m: usize| before.map_or(x[3].at(&[n, m]), |tick| tick.traces[n][m]);
+            let mut trace: Vec<f64> = (1..memory).map(older).collect();
+            trace.push(normal[n] * x[11].data[n] + x[12].data[n]);
+            let layer: Vec<f64> = (0..self.outputs())
+                .map(|o| {
+                    let products = trace.iter().enumerate().map(|(m, a)| a * x[13].at(&[m, o, n]));
+                    x[14].at(&[o, n]) + products.sum::<f64>()
+                })
+                .collect();
+            let gated: Vec<f64> =
+                (0..self.hidden).map(|o| layer[o] * sigmoid(layer[o + self.hidden])).collect();
+            let last = if self.hidden == 0 {
+                [layer[0], layer[1]]
+            } else {
+                [0, 1].map(|j| {
+                    let products = gated.iter().enumerate().map(|(o, g)| g * x[15].at(&[o, j, n]));
+                    x[16].at(&[j, n]) + products.sum::<f64>()
+                })
+            };
+            states.push(last[0] * sigmoid(last[1]));
+            traces.push(trace);
+            h.push(layer);
+            g.push(gated);
+            y.push(last);
+        }
+        let x = joined;
+        Tick {
+            recurrence,
+            synchrony,
+            query,
+            attention,
+            x,
+            u,
+            normal,
+            inverse,
+            traces,
+            h,
+            g,
+            y,
+            z: states,
+        }
+    }
+
+    /// (states, attended, synapse, hidden layer).
+    pub(super) fn results(&self) -> Vec<Array> {
+        let (batch, neurons, width) = (self.ticks.len(), self.neurons(), self.x[0].shape[2]);
+        let ticks = self.count;
+        let all = |shape: &[usize], value: &dyn Fn(&Tick, &[usize]) -> f64| {
+            let shape = [&[batch, ticks], shape].concat();
+            Array::from_fn(&shape, |index| value(&self.ticks[index[0]][index[1]], &index[2..]))
+        };
+        vec![
+            all(&[neurons], &|tick, at| tick.z[at[0]]),
+            all(&[width], &|tick, at| tick.x[at[0]]),
+            all(&[2 * neurons], &|tick, at| tick.u[at[0]]),
+            all(&[self.outputs(), neurons], &|tick, at| tick.h[at[1]][at[0]]),
+        ]
+    }
+
+    /// The gradients of the float operands, in order.
+    pub(super) fn gradients(&self, dstates: &Array) -> Vec<Array> {
+        let operands = if self.hidden == 0 { 15 } else { 17 };
+        let mut d: Vec<Array> =
+            self.x[..operands].iter().map(|operand| Array::zeros(&operand.shape)).collect();
+        for (b, ticks) in self.ticks.iter().enumerate() {
+            self.sample(b, ticks, dstates, &mut d);
+        }
+        d.drain(4..6);
+        d
+    }
+
+    fn sample(&self, b: usize, ticks: &[Tick], dstates: &Array, d: &mut [Array]) {
+        let x = self.x;
+        let (neurons, memory) = (self.neurons(), x[3].shape[1]);
+        // Carried from tick to tick: of the state, of each trace's slots, of α and β.
+        let mut dz_next = vec![0.0; neurons];
+        let mut dtraces = vec![vec![0.0; memory]; neurons];
+        let mut drecurrence = vec![(0.0, 0.0); self.pairs.len()];
+        for (t, tick) in ticks.iter().enumerate().rev() {
+            let mut da = vec![0.0; neurons];
+            for n in 0..neurons {
+                let dz = dz_next[n] + dstates.at(&[b, t, n]);
+                let slots = self.neuron(tick, n, dz, d);
+                for (slot, more) in dtraces[n].iter_mut().zip(slots) {
+                    *slot += more;
+                }
+                da[n] = dtraces[n].pop().unwrap_or(0.0);
+                dtraces[n].insert(0, 0.0);
+            }
+            // Slot m of this tick was slot m + 1 of the one before.
+            let dx = self.synapse(tick, &da, d);
+            let width = x[0].shape[2];
+            dz_next = dx[width..].to_vec();
+            let dsynchrony = self.attention(b, tick, &dx[..width], d);
+            let z = if t == 0 { &x[2].data } else { &ticks[t - 1].z };
+            for (p, &(left, right)) in self.pairs.iter().enumerate() {
+                let (alpha, beta) = tick.recurrence[p];
+                let (mut dalpha, mut dbeta) = drecurrence[p];
+                dalpha += dsynchrony[p] / beta.sqrt();
+                dbeta -= 0.5 * dsynchrony[p] * alpha / beta.powf(1.5);
+                let (before_alpha, before_beta) =
+                    if t == 0 { (0.0, 0.0) } else { ticks[t - 1].recurrence[p] };
+                d[6].data[p] += dalpha * before_alpha + dbeta * before_beta;
+                dz_next[left] += dalpha * z[right];
+                dz_next[right] += dalpha * z[left];
+                drecurrence[p] = (dalpha * x[6].data[p], dbeta * x[6].data[p]);
+            }
+        }
+        for n in 0..neurons {
+            d[2].data[n] += dz_next[n];
+            for m in 0..memory {
+                *d[3].at_mut(&[n, m]) += dtraces[n][m];
+            }
+        }
+    }
+
+    /// The model of one neuron: the gradient of its trace.
+    fn neuron(&self, tick: &Tick, n: usize, dz: f64, d: &mut [Array]) -> Vec<f64> {
+        let x = self.x;
+        let (first, second) = gate_gradient(tick.y[n][0], tick.y[n][1], dz);
+        let mut dh = vec![first, second];
+        if self.hidden > 0 {
+            dh = vec![0.0; 2 * self.hidden];
+            for o in 0..self.hidden {
+                let mut dg = 0.0;
+                for (j, dy) in [first, second].into_iter().enumerate() {
+                    dg += dy * x[15].at(&[o, j, n]);
+                    *d[15].at_mut(&[o, j, n]) += dy * tick.g[n][o];
+                }
+                let h = &tick.h[n];
+                (dh[o], dh[o + self.hidden]) = gate_gradient(h[o], h[o + self.hidden], dg);
+            }
+            for (j, dy) in [first, second].into_iter().enumerate() {
+                *d[16].at_mut(&[j, n]) += dy;
+            }
+        }
+        let mut slots = vec![0.0; tick.traces[n].len()];
+        for (o, dh) in dh.iter().enumerate() {
+            *d[14].at_mut(&[o, n]) += dh;
+            for (m, slot) in slots.iter_mut().enumerate() {
+                *slot += dh * x[13].at(&[m, o, n]);
+                *d[13].at_mut(&[m, o, n]) += dh * tick.traces[n][m];
+            }
+        }
+        slots
+    }
+
+    /// LayerNorm, gate and product: the gradient of the attended and the state.
+    fn synapse(&self, tick: &Tick, da: &[f64], d: &mut [Array]) -> Vec<f64> {
+        let (x, neurons) = (self.x, self.neurons());
+        let mut dnormal = Vec::new();
+        for n in 0..neurons {
+            d[11].data[n] += da[n] * tick.normal[n];
+            d[12].data[n] += da[n];
+            dnormal.push(da[n] * x[11].data[n]);
+        }
+        let mean = dnormal.iter().sum::<f64>() / neurons as f64;
+        let along: f64 = dnormal.iter().zip(&tick.normal).map(|(d, x)| d * x).sum();
+        let along = along / neurons as f64;
+        let mut du = vec![0.0; 2 * neurons];
+        for n in 0..neurons {
+            let dv = tick.inverse * (dnormal[n] - mean - tick.normal[n] * along);
+            (du[n], du[neurons + n]) = gate_gradient(tick.u[n], tick.u[neurons + n], dv);
+        }
+        let mut dx = vec![0.0; tick.x.len()];
+        for (n, du) in du.iter().enumerate() {
+            d[10].data[n] += du;
+            for (k, dx) in dx.iter_mut().enumerate() {
+                *dx += du * x[9].at(&[k, n]);
+                *d[9].at_mut(&[k, n]) += du * tick.x[k];
+            }
+        }
+        dx
+    }
+
+    /// Attention and query: the gradient of the synchronisation.
+    fn attention(&self, b: usize, tick: &Tick, dout: &[f64], d: &mut [Array]) -> Vec<f64> {
+        let (x, channels) = (self.x, self.channels());
+        let mut dquery = vec![0.0; dout.len()];
+        for (head, weights) in tick.attention.iter().enumerate() {
+            let own = head * channels..(head + 1) * channels;
+            let slope =
+                |l: usize| -> f64 { own.clone().map(|c| dout[c] * x[1].at(&[b, l, c])).sum() };
+            let mean: f64 = weights.iter().enumerate().map(|(l, w)| w * slope(l)).sum();
+            for (l, weight) in weights.iter().enumerate() {
+                let dscore = weight * (slope(l) - mean) / (channels as f64).sqrt();
+                for c in own.clone() {
+                    *d[1].at_mut(&[b, l, c]) += weight * dout[c];
+                    *d[0].at_mut(&[b, l, c]) += dscore * tick.query[c];
+                    dquery[c] += dscore * x[0].at(&[b, l, c]);
+                }
+            }
+        }
+        let mut dsynchrony = vec![0.0; tick.synchrony.len()];
+        for (c, dquery) in dquery.iter().enumerate() {
+            d[8].data[c] += dquery;
+            for (p, ds) in dsynchrony.iter_mut().enumerate() {
+                *ds += dquery * x[7].at(&[p, c]);
+                *d[7].at_mut(&[p, c]) += dquery * tick.synchrony[p];
+            }
+        }
+        dsynchrony
+    }
+}

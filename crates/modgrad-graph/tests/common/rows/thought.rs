@@ -1,0 +1,73 @@
+//! Rows of Continuous Thought Machines.
+
+use modgrad_graph::{DType, Op};
+
+use super::super::random::Operand;
+use super::{Table, forward};
+
+pub(super) fn add_to(table: &mut Table) {
+    // [B, T, N, S]
+    for [batch, ticks, neurons, pairs] in
+        [[1, 1, 1, 1], [2, 5, 4, 3], [1, 9, 17, 20], [0, 2, 3, 2], [2, 0, 3, 2], [2, 3, 3, 0]]
+    {
+        synchronisation(table, batch, ticks, neurons, pairs);
+    }
+    // [B, T, N, C, L, heads, M, hidden, S]
+    for sizes in [
+        [1, 1, 1, 1, 1, 1, 1, 1, 1],
+        [2, 4, 5, 4, 3, 2, 2, 2, 3],
+        [5, 3, 6, 4, 2, 1, 4, 0, 4],
+        [3, 2, 17, 6, 5, 3, 3, 3, 9],
+        [1, 5, 3, 2, 4, 2, 2, 1, 0],
+        [0, 2, 2, 2, 2, 1, 2, 2, 2],
+    ] {
+        think(table, sizes);
+    }
+}
+
+fn synchronisation(table: &mut Table, batch: usize, ticks: usize, neurons: usize, pairs: usize) {
+    let random = &mut table.random;
+    let operands = vec![
+        random.floats(&[neurons]),
+        random.floats(&[batch, ticks, neurons]),
+        random.indices(&[pairs], neurons as u64, DType::I32),
+        random.indices(&[pairs], neurons as u64, DType::I32),
+        random.positive(&[pairs]),
+    ];
+    let dout = random.floats(&[batch, ticks + 1, pairs]);
+    table.add(Op::Synchronisation, operands.clone());
+    table.add_fixed(Op::SynchronisationGradient, [operands, vec![dout]].concat());
+}
+
+fn think(table: &mut Table, sizes: [usize; 9]) {
+    let [batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs] = sizes;
+    let outputs = if hidden == 0 { 2 } else { 2 * hidden };
+    let random = &mut table.random;
+    let mut operands: Vec<Operand> = vec![
+        random.small(&[batch, tokens, width]),
+        random.small(&[batch, tokens, width]),
+        random.small(&[neurons]),
+        random.small(&[neurons, memory]),
+        random.indices(&[pairs], neurons as u64, DType::I32),
+        random.indices(&[pairs], neurons as u64, DType::I32),
+        random.positive(&[pairs]),
+        random.small(&[pairs, width]),
+        random.small(&[width]),
+        random.small(&[width + neurons, 2 * neurons]),
+        random.small(&[2 * neurons]),
+        random.positive(&[neurons]),
+        random.small(&[neurons]),
+        random.small(&[memory, outputs, neurons]),
+        random.small(&[outputs, neurons]),
+    ];
+    if hidden > 0 {
+        operands.push(random.small(&[hidden, 2, neurons]));
+        operands.push(random.small(&[2, neurons]));
+    }
+    let op = Op::Think { ticks, heads, hidden };
+    let results = forward(op.clone(), &operands);
+    let dstates = table.random.floats(&[batch, ticks, neurons]);
+    table.add(op, operands.clone());
+    let operands = [operands, results, vec![dstates]].concat();
+    table.add_fixed(Op::ThinkGradient { ticks, heads, hidden }, operands);
+}

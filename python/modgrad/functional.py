@@ -209,3 +209,30 @@ def causal_convolution(x: Operand, weight: Operand) -> Tensor:
 def linear_scan(a: Operand, b: Operand) -> Tensor:
     """h[t] = a[t] · h[t−1] + b[t] over [B, T, C], starting from 0."""
     return _apply("linear_scan", a, b)
+
+
+# ---- Continuous Thought Machines --------------------------------------------
+
+
+def synchronisation(
+    start: Operand, states: Operand, left: Operand, right: Operand, retention: Operand
+) -> Tensor:
+    """How S pairs of neurons moved together, with states [B, T, N] → [B, T+1, S].
+
+    With π_k the product of a pair's states, π_0 that of `start` [N]:
+    α_k = r·α_{k−1} + π_k, β_k = r·β_{k−1} + 1, result α_k / √β_k
+    (arXiv 2505.05522, section 3.4). `left`, `right` i32[S]; `retention` r [S].
+    """
+    return _apply("synchronisation", start, states, left, right, retention)
+
+
+def think(operands: Sequence[Operand], *, ticks: int, heads: int, hidden: int) -> Tensor:
+    """All ticks of a Continuous Thought Machine in one op → states [B, T, N].
+
+    `operands`, in order: keys, values [B, L, C], start state [N], start trace [N, M],
+    left, right i32[S], retention [S], query weight [S, C] and bias [C], synapse weight
+    [C+N, 2N] and bias [2N], norm weight and bias [N], level-1 weight [M, O, N] and
+    bias [O, N], and unless `hidden` is 0, level-2 weight [hidden, 2, N] and bias
+    [2, N]; O is 2·hidden, or 2. `modgrad.ctm` makes them from a model's parameters.
+    """
+    return _apply("think", *operands, ticks=ticks, heads=heads, hidden=hidden)

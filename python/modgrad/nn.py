@@ -34,6 +34,19 @@ def normal(shape: tuple[int, ...], deviation: float) -> Array:
     return values
 
 
+def uniform(shape: tuple[int, ...], bound: float) -> Array:
+    """Draws from −bound to bound as f32."""
+    values: Array = _generator.random(shape, dtype=np.float32)
+    values *= np.float32(2 * bound)
+    values -= np.float32(bound)
+    return values
+
+
+def integers(shape: tuple[int, ...], end: int) -> Array:
+    """Draws whole numbers from 0 to below `end` as i32."""
+    return _generator.integers(0, end, shape, dtype=np.int32)
+
+
 class Parameter:
     """A named tensor that a program reads.
 

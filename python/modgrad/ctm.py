@@ -1,0 +1,139 @@
+"""A Continuous Thought Machine (Darlow et al. 2025, arXiv 2505.05522).
+
+Neurons with models of their own over the trace of what reaches them; attention
+whose query is the synchronisation of pairs of neurons; an output read from the
+synchronisation of other pairs at every tick. One synapse layer, deep or shallow
+neuron-level models, random pairs. All ticks run in one fused op, with exact
+gradients through every one of them.
+
+Axes: B batch, L tokens, F features of a token, T ticks, N neurons, C width of keys
+and values, S pairs, M memory.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from modgrad import functional as F
+from modgrad import nn
+from modgrad.errors import UsageError
+from modgrad.nn import Array, Parameter
+from modgrad.program import Operand, Tensor, current_graph
+
+LARGEST_DECAY = 15.0  # e^-15 forgets all but the present tick
+
+
+class ContinuousThoughtMachine(nn.Module):
+    """features [B, L, F] → predictions [B, T, outputs]."""
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        *,
+        neurons: int = 256,
+        width: int = 128,
+        ticks: int = 16,
+        memory: int = 16,
+        hidden: int = 16,
+        heads: int = 4,
+        action_pairs: int = 256,
+        output_pairs: int = 256,
+        self_pairs: int = 0,
+    ) -> None:
+        """`hidden` 0 makes the neuron-level models shallow; the first `self_pairs` of
+        each kind pair a neuron with itself. Raises `UsageError` for sizes that
+        cannot be."""
+        if min(neurons, width, ticks, memory, heads) < 1 or width % heads:
+            raise UsageError(
+                f"neurons {neurons}, width {width}, ticks {ticks}, memory {memory} must be at "
+                f"least 1, and heads {heads} divide the width"
+            )
+        self.ticks, self.hidden, self.heads = ticks, hidden, heads
+        first = 2 * hidden if hidden else 2
+        self.start_state = Parameter(_uniform((neurons,), neurons))
+        self.start_trace = Parameter(_uniform((neurons, memory), neurons + memory))
+        self.join = nn.Linear(features, width, bias=True)
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(action_pairs, width, bias=True)
+        self.attention = [nn.Linear(width, width, bias=True) for _ in "qkvo"]
+        self.synapse = Parameter(_uniform((width + neurons, 2 * neurons), width + neurons))
+        self.synapse_bias = Parameter(_uniform((2 * neurons,), width + neurons))
+        self.synapse_norm = nn.LayerNorm(neurons)
+        self.level1 = Parameter(_uniform((memory, first, neurons), memory + first))
+        self.level1_bias = Parameter(np.zeros((first, neurons), np.float32))
+        self.temperatures = Parameter(np.ones(2, np.float32))
+        if hidden:
+            self.level2 = Parameter(_uniform((hidden, 2, neurons), hidden + 2))
+            self.level2_bias = Parameter(np.zeros((2, neurons), np.float32))
+        self.action = _Pairs(neurons, action_pairs, self_pairs)
+        self.output = _Pairs(neurons, output_pairs, self_pairs)
+        self.head = nn.Linear(output_pairs, outputs, bias=True)
+
+    def __call__(self, features: Operand) -> Tensor:
+        """The prediction after every tick."""
+        states = self.think(features)
+        pairs = self.output
+        synchrony = F.synchronisation(
+            self.start_state, states, pairs.left, pairs.right, pairs.retention()
+        )
+        return self.head(synchrony[:, 1:])
+
+    def think(self, features: Operand) -> Tensor:
+        """The states of the neurons after every tick: [B, T, N]."""
+        tokens = self.norm(self.join(features))  # [B, L, C]
+        query, key, value, out = self.attention
+        read = current_graph().read
+        width = out.weight.value.shape[0]
+        # What is linear in a row is joined to its neighbour once, not at every tick.
+        turned = read(query.weight).transpose(1, 0)
+        query_weight = read(self.query.weight).transpose(1, 0) @ turned  # [S, C]
+        query_bias = read(self.query.bias).reshape(1, -1) @ turned + query.bias
+        synapse = read(self.synapse)
+        attended, own = synapse[:width], synapse[width:]
+        synapse = F.concat([read(out.weight).transpose(1, 0) @ attended, own], 0)
+        synapse_bias = read(out.bias).reshape(1, -1) @ attended + self.synapse_bias
+        inverse = 1.0 / read(self.temperatures)
+        first, second = inverse[0:1], inverse[1:2]
+        operands: list[Operand] = [
+            key(tokens),
+            value(tokens),
+            self.start_state,
+            self.start_trace,
+            self.action.left,
+            self.action.right,
+            self.action.retention(),
+            query_weight,
+            query_bias.reshape(-1),
+            synapse,
+            synapse_bias.reshape(-1),
+            self.synapse_norm.weight,
+            self.synapse_norm.bias,
+            read(self.level1) * first,
+            read(self.level1_bias) * first,
+        ]
+        if self.hidden:
+            operands += [read(self.level2) * second, read(self.level2_bias) * second]
+        return F.think(operands, ticks=self.ticks, heads=self.heads, hidden=self.hidden)
+
+
+class _Pairs(nn.Module):
+    """Random pairs of neurons, and how long each remembers."""
+
+    def __init__(self, neurons: int, count: int, self_pairs: int) -> None:
+        left, right = nn.integers((2, count), neurons)
+        right[:self_pairs] = left[:self_pairs]
+        self.left = Parameter(left, trainable=False)
+        self.right = Parameter(right, trainable=False)
+        self.decay = Parameter(np.zeros(count, np.float32))
+
+    def retention(self) -> Tensor:
+        """e^−p for p between 0 and `LARGEST_DECAY`."""
+        kept = F.minimum(F.maximum(self.decay, 0.0), LARGEST_DECAY)
+        return (-kept).exp()
+
+
+def _uniform(shape: tuple[int, ...], fan: int) -> Array:
+    return nn.uniform(shape, 1.0 / math.sqrt(fan))

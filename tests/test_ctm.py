@@ -1,0 +1,92 @@
+"""Continuous Thought Machines: gradients, and what reaches what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import modgrad
+import numpy as np
+import pytest
+from modgrad import functional as F
+from modgrad import nn, optim, spec, trace
+from modgrad.ctm import ContinuousThoughtMachine
+from modgrad.errors import UsageError
+from modgrad.program import Tensor
+from modgrad.training import Training
+
+
+def small(**options: Any) -> ContinuousThoughtMachine:
+    nn.manual_seed(3)
+    sizes: dict[str, Any] = {
+        "neurons": 6,
+        "width": 4,
+        "ticks": 5,
+        "memory": 3,
+        "hidden": 2,
+        "heads": 2,
+        "action_pairs": 5,
+        "output_pairs": 4,
+        "self_pairs": 1,
+    }
+    model = ContinuousThoughtMachine(3, 2, **{**sizes, **options})
+    model.name_parameters()
+    for pairs in (model.action, model.output):
+        pairs.decay.value[:] = 0.3  # at 0 it stands on the edge of what is allowed
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden": 0}, {"ticks": 2, "memory": 4}, {"heads": 1}])
+def test_gradients_of_the_whole_machine_agree_with_differences(options: dict[str, int]) -> None:
+    model = small(**options)
+    weights = np.random.default_rng(1).standard_normal((2, model.ticks, 2)).astype(np.float32)
+
+    def loss(features: Tensor, weights: Tensor) -> Tensor:
+        return (model(features) * weights).sum()
+
+    features = np.random.default_rng(2).standard_normal((2, 4, 3)).astype(np.float32)
+    checks = modgrad.checkgrad(loss, features=features, weights=weights)
+    assert checks
+
+
+def test_every_parameter_has_a_gradient_and_moves() -> None:
+    model = small()
+    before = {name: one.value.copy() for name, one in model.named_parameters()}
+
+    def loss(features: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(model(features), targets).mean()}
+
+    shape = (2, 4, 3)
+    trainable = [one for one in model.parameters() if one.trainable]
+    training = Training(
+        loss,
+        [optim.AdamW(trainable, 1e-2)],
+        inputs={"features": spec(shape), "targets": spec((2, 5), "u8")},
+        threads=1,
+    )
+    features = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    training.backward(features=features, targets=np.zeros((2, 5), np.uint8))
+    training.step()
+    after = training.weights()
+    for name, parameter in model.named_parameters():
+        # A bias of all keys moves no softmax: it has no gradient, and does not move.
+        if parameter.trainable and name != "attention.1.bias":
+            assert not np.array_equal(after[name], before[name]), name
+
+
+def test_each_token_reaches_the_last_prediction_and_samples_are_independent() -> None:
+    model = small()
+    features = np.random.default_rng(4).standard_normal((3, 4, 3)).astype(np.float32)
+    program = trace(lambda features: model(features), features=spec((3, 4, 3)))
+    before = program.run(features=features)["output"]
+    for token in range(4):
+        changed = features.copy()
+        changed[1, token] += 1.0
+        after = program.run(features=changed)["output"]
+        assert not np.array_equal(after[1, -1], before[1, -1])
+        np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
+
+
+def test_sizes_that_cannot_be_are_refused() -> None:
+    for options in ({"ticks": 0}, {"heads": 3}, {"memory": 0}, {"neurons": 0}):
+        with pytest.raises(UsageError):
+            small(**options)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,18 @@ def corpus(tmp_path: Path) -> tuple[Path, Path]:
     for path, count in zip(paths, (20_000, 1_000), strict=True):
         path.write_bytes(b"".join(words[i] for i in generator.integers(0, len(words), count)))
     return paths
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a file system: syncing a disk a thousand
+    times takes longer than all the rest."""
+    memory = "/dev/shm"
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as made:
+        yield Path(made)
 
 
 @pytest.fixture

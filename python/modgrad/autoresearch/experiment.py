@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from modgrad.autoresearch import check as checking
@@ -22,9 +23,10 @@ from modgrad.autoresearch.fingerprint import fingerprint, lines_of_code
 from modgrad.autoresearch.lab import Lab
 from modgrad.autoresearch.measure import checkpoint_path, measure, rehearse
 from modgrad.autoresearch.researchers.base import Briefing, Failure, Proposal, Researcher
-from modgrad.autoresearch.state import Experiment
+from modgrad.autoresearch.state import Experiment, Measurement
 
 _BASELINE = "baseline"
+LEAST_OVERTIME = 3.0  # seconds over the usual that are the machine's own
 _LARGEST_MESSAGE = 2000  # characters
 
 
@@ -152,11 +154,22 @@ def _decide(lab: Lab, one: Experiment, researcher: Researcher | None) -> None:
         return
     main_run = one.main
     assert main_run is not None and main_run.val_bpb is not None
-    verdict = _judge(lab, one, main_run.val_bpb)
+    verdict = _mark_overtime(lab, main_run, _judge(lab, one, main_run.val_bpb))
     holdout = None
     if verdict.status == "keep":
         holdout = _holdout(lab, one)
     _record_decision(lab, one, verdict, val_bpb=main_run.val_bpb, holdout_bpb=holdout)
+
+
+def _mark_overtime(lab: Lab, run: Measurement, verdict: Verdict) -> Verdict:
+    """A run that took longer than the baseline beside its budget may have trained
+    longer too: what it gained is not known to be the change's."""
+    over = run.wall_seconds - lab.state.usual_wall_seconds
+    if verdict.status != "keep" or over <= max(LEAST_OVERTIME, 0.02 * lab.settings.budget):
+        return verdict
+    return replace(
+        verdict, reason=f"{verdict.reason}; took {over:.1f} s more than usual", provisional=True
+    )
 
 
 def _judge(lab: Lab, one: Experiment, score: float) -> Verdict:
@@ -211,7 +224,7 @@ def _confirm(lab: Lab, one: Experiment, tip: Experiment, verdict: Verdict) -> Ve
 def _reason_to_skip(lab: Lab, one: Experiment) -> str | None:
     """Why there is nothing to learn from running a candidate."""
     assert one.candidate is not None
-    if one.number == 0:
+    if one.number == 0 or _refused(one):
         return None
     base = mutable_files(lab, one.base)
     mine = mutable_files(lab, one.candidate)
@@ -232,12 +245,17 @@ def _reason_to_skip(lab: Lab, one: Experiment) -> str | None:
     return None
 
 
+def _refused(one: Experiment) -> list[str]:
+    """What was found in the workspace that cannot be part of a candidate."""
+    marked = [line for line in one.notes.splitlines() if line.startswith("refused: ")]
+    return [line.removeprefix("refused: ") for line in marked]
+
+
 def _check(lab: Lab, one: Experiment) -> tuple[str, str] | None:
     if one.checked:
         return None
     assert one.candidate is not None
-    violations = [line for line in one.notes.splitlines() if line.startswith("refused: ")]
-    found = [line.removeprefix("refused: ") for line in violations]
+    found = _refused(one)
     # From the baseline: what an older commit of the branch holds was checked then.
     found += map(
         str,
@@ -280,6 +298,7 @@ def _repair(
         or one.repaired
         or researcher is None
         or researcher.name != one.researcher
+        or folder.is_symlink()
         or not folder.is_dir()
     ):
         return False

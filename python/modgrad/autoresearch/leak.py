@@ -57,7 +57,10 @@ def _texts(sources: Sequence[Path], trained: Checkpoint) -> Iterator[tuple[str, 
         yield f"the program `{name}`", program.to_json().encode()
     for name, weights in trained.weights.items():
         if np.issubdtype(weights.dtype, np.integer):
+            # A byte to each number, or several packed into one.
             yield f"the tensor `{name}`", weights.astype(np.uint8).tobytes()
+            if weights.dtype.itemsize > 1:
+                yield f"the tensor `{name}`", weights.tobytes()
 
 
 def _literals(source: bytes) -> Iterator[bytes]:

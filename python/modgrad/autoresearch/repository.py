@@ -13,12 +13,16 @@ import hashlib
 import io
 import os
 import re
+import signal
 import tarfile
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import git
@@ -78,7 +82,7 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         try:
-            with git.Repo(folder, search_parent_directories=True) as repo:
+            with git.Repo(folder, search_parent_directories=True, expand_vars=False) as repo:
                 self.common = Path(repo.common_dir).resolve()
                 if repo.working_tree_dir is None:
                     raise UsageError(
@@ -105,14 +109,14 @@ class Repository:
         if folder is None:
             command += ["--git-dir", str(self.common)]
         try:
-            # A session of its own: ^C is for the loop, not for a git in its middle.
-            output: Any = git.Git(str(folder or self.common)).execute(
-                [*command, *arguments],
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-                env=env,
-                start_new_session=True,
-            )
+            with _uninterrupted():
+                output: Any = git.Git(str(folder or self.common)).execute(
+                    [*command, *arguments],
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                    env=env,
+                    start_new_session=True,
+                )
         except git.GitCommandError as error:
             reason = _one_line(str(error.stderr or error))
             for number in (errno.ENOSPC, errno.EDQUOT):
@@ -140,14 +144,14 @@ class Repository:
     def head(self) -> str:
         """The commit that the user's checkout stands on."""
         try:
-            with git.Repo(self.top) as repo:
+            with git.Repo(self.top, expand_vars=False) as repo:
                 return _checked(repo.head.commit.hexsha)
         except (ValueError, git.GitError):
             raise UsageError("the repository has no commit yet; commit the code first") from None
 
     def unfinished(self) -> str | None:
         """What the user's checkout is in the middle of."""
-        with git.Repo(self.top) as repo:
+        with git.Repo(self.top, expand_vars=False) as repo:
             folder = Path(repo.git_dir)
         for name, what in _UNFINISHED.items():
             if (folder / name).exists():
@@ -283,6 +287,30 @@ class Repository:
             found += [path.with_name(f"{path.name}.lock")]
             found += path.glob("*.lock")
         return [path for path in found if path.is_file()]
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets ^C wait for a git in its middle, which takes milliseconds.
+
+    Handlers are put off, not signals blocked: of a process with several threads,
+    another one would take a signal that this one blocks.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no handler runs here
+        return
+    put_off: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, frame: put_off.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for came, frame in put_off:
+            ours[signal.Signals(came)](came, frame)
 
 
 def blob_sha(content: bytes) -> str:

@@ -192,6 +192,12 @@ class State:
         return budget + max(LEAST_ALLOWANCE, 3 * (main.wall_seconds - budget))
 
     @property
+    def usual_wall_seconds(self) -> float:
+        """How long the baseline's process took, start and saving included."""
+        main = self.experiments[0].main if self.experiments else None
+        return main.wall_seconds if main is not None and main.trained else math.inf
+
+    @property
     def hard_limit(self) -> float:
         """Seconds that an experiment's run may take in all, compilation included."""
         assert self.settings is not None

@@ -36,6 +36,9 @@ def collect(workspace: Path, base: dict[str, Entry], contract: Contract) -> Edit
     the contract does not allow (a note, a cache) is left behind.
     """
     edits = Edits()
+    if workspace.is_symlink():
+        edits.violations.append("(all): the workspace is a symbolic link")
+        return edits
     present: set[str] = set()
     for path, name in _walk(workspace):
         present.add(name)

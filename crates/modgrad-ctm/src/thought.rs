@@ -70,6 +70,12 @@ impl Shape {
         self.neurons.next_multiple_of(thin::LANES)
     }
 
+    /// From a slot of a trace or hidden layer to the next: off the powers of two, so
+    /// that the slots of a block fall on different sets of the nearest cache.
+    pub(crate) fn slot(&self) -> usize {
+        self.padded() + thin::LANES
+    }
+
     /// The width, in whole blocks.
     pub(crate) fn padded_width(&self) -> usize {
         self.width.next_multiple_of(thin::LANES)

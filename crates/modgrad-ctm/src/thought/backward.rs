@@ -13,7 +13,7 @@ use crate::synchronisation::{Adjoint, Pairs, sum_rows};
 
 /// What the gradients of weights are sums over, a row a sample and tick.
 pub(super) struct Found {
-    /// [B][M + T][padded].
+    /// [B][M + T][slot].
     pub(super) traces: Vec<f32>,
     /// [B][T][S].
     pub(super) synchrony: Vec<f32>,
@@ -21,9 +21,9 @@ pub(super) struct Found {
     pub(super) dquery: Vec<f32>,
     /// [B][T][2 padded].
     pub(super) dsynapse: Vec<f32>,
-    /// [B][T][O][padded].
+    /// [B][T][O][slot].
     pub(super) dhidden: Vec<f32>,
-    /// [B][T][H][padded].
+    /// [B][T][H][slot].
     pub(super) gated: Vec<f32>,
     /// [B][T][2][padded]; empty where H is 0.
     pub(super) dsecond: Vec<f32>,
@@ -57,15 +57,15 @@ pub(super) fn run(
     gradients: &mut Gradients<'_>,
 ) -> Found {
     let Shape { batch, ticks, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
-    let (padded, outputs) = (shape.padded(), shape.outputs());
+    let (padded, slot, outputs) = (shape.padded(), shape.slot(), shape.outputs());
     let second = if hidden == 0 { 0 } else { 2 * padded };
     let sizes = Sizes {
-        traces: (memory + ticks) * padded,
+        traces: (memory + ticks) * slot,
         synchrony: ticks * pairs,
         dquery: ticks * shape.padded_width(),
         dsynapse: ticks * 2 * padded,
-        dhidden: ticks * outputs * padded,
-        gated: ticks * hidden * padded,
+        dhidden: ticks * outputs * slot,
+        gated: ticks * hidden * slot,
         dsecond: ticks * second,
     };
     let zeros = |size: usize| vec![0.0f32; batch * size];
@@ -175,9 +175,11 @@ impl Group<'_> {
     fn run(&self, dstates: &[f32], parts: &mut Parts<'_>) {
         let Shape { ticks, neurons, width, pairs, memory, .. } = self.shape;
         let (padded, padded_width) = (self.shape.padded(), self.shape.padded_width());
+        let slot = self.shape.slot();
         let samples = self.tokens.len();
-        let history = (memory + ticks) * padded;
+        let history = (memory + ticks) * slot;
         self.remember(parts);
+        let mut scratch_of_neurons = NeuronScratch::new(self.shape);
         let recurrence = Pairs {
             left: self.packed.weights.left,
             right: self.packed.weights.right,
@@ -207,10 +209,10 @@ impl Group<'_> {
         let mut scratch = weights.clone();
 
         for t in (0..ticks).rev() {
-            self.neurons(t, &dz, &mut dtraces, parts);
+            self.neurons(t, &dz, &mut dtraces, parts, &mut scratch_of_neurons);
             for r in 0..samples {
                 let at = (r * ticks + t) * 2 * neurons;
-                let da = &dtraces[r * history + (memory + t) * padded..][..neurons];
+                let da = &dtraces[r * history + (memory + t) * slot..][..neurons];
                 let du = &mut du[r * 2 * padded..][..2 * padded];
                 let norms = &mut parts.norms[r * 2 * neurons..][..2 * neurons];
                 let u = &self.read.synapse[at..][..2 * neurons];
@@ -263,7 +265,7 @@ impl Group<'_> {
             for n in 0..neurons {
                 for m in 0..memory {
                     parts.start_traces[(r * neurons + n) * memory + m] =
-                        dtraces[r * history + m * padded + n];
+                        dtraces[r * history + m * slot + n];
                 }
             }
         }
@@ -272,13 +274,17 @@ impl Group<'_> {
     /// Forms traces, gated hidden layers and synchronisations again from what was saved.
     fn remember(&self, parts: &mut Parts<'_>) {
         let Shape { ticks, neurons, pairs, memory, hidden, .. } = self.shape;
-        let (padded, outputs) = (self.shape.padded(), self.shape.outputs());
+        let (padded, slot, outputs) =
+            (self.shape.padded(), self.shape.slot(), self.shape.outputs());
         let weights = self.packed.weights;
         let mut u = vec![0.0f32; 2 * padded];
         let mut alpha = vec![0.0f32; pairs];
         for r in 0..self.tokens.len() {
-            let traces = &mut parts.traces[r * (memory + ticks) * padded..];
-            traces[..memory * padded].copy_from_slice(&self.packed.start_trace);
+            let traces = &mut parts.traces[r * (memory + ticks) * slot..];
+            for (slot, start) in traces.chunks_mut(slot).zip(self.packed.start_trace.chunks(padded))
+            {
+                slot[..padded].copy_from_slice(start);
+            }
             alpha.fill(0.0);
             let states = &self.read.states[r * ticks * neurons..][..ticks * neurons];
             for t in 0..ticks {
@@ -287,13 +293,13 @@ impl Group<'_> {
                 u[..neurons].copy_from_slice(&kept[..neurons]);
                 u[padded..][..neurons].copy_from_slice(&kept[neurons..]);
                 let (weight, bias) = (&self.packed.norm_weight, &self.packed.norm_bias);
-                let a = &mut traces[(memory + t) * padded..][..padded];
+                let a = &mut traces[(memory + t) * slot..][..padded];
                 normalised_gate(neurons, &u, weight, bias, a);
                 for o in 0..hidden {
                     let h =
                         |o: usize| &self.read.hidden[(row * outputs + o) * neurons..][..neurons];
-                    let out = &mut parts.gated[(row * hidden + o) * padded..][..neurons];
-                    gate_of(h(o), h(o + hidden), out);
+                    let out = &mut parts.gated[(row * hidden + o) * slot..][..neurons];
+                    gate(h(o), h(o + hidden), out);
                 }
                 let z = crate::synchronisation::state(weights.start_state, states, neurons, t);
                 let (left, right) = (weights.left, weights.right);
@@ -309,31 +315,36 @@ impl Group<'_> {
 
     /// The adjoint of the neuron-level models of tick t: into `dtraces`, and kept
     /// for the weights.
-    fn neurons(&self, t: usize, dz: &[f32], dtraces: &mut [f32], parts: &mut Parts<'_>) {
+    fn neurons(
+        &self,
+        t: usize,
+        dz: &[f32],
+        dtraces: &mut [f32],
+        parts: &mut Parts<'_>,
+        scratch: &mut NeuronScratch,
+    ) {
         let Shape { ticks, neurons, memory, hidden, .. } = self.shape;
-        let (padded, outputs) = (self.shape.padded(), self.shape.outputs());
+        let (padded, slot, outputs) =
+            (self.shape.padded(), self.shape.slot(), self.shape.outputs());
         let samples = self.tokens.len();
-        let history = (memory + ticks) * padded;
-        let mut dh = vec![0.0f32; ROWS * outputs * padded];
+        let history = (memory + ticks) * slot;
+        let NeuronScratch { dh, g, y, dy, dg } = scratch;
         let hidden_row = |r: usize, o: usize| {
             &self.read.hidden[((r * ticks + t) * outputs + o) * neurons..][..neurons]
         };
         let dz_row = |r: usize| &dz[(r * (ticks + 1) + t + 1) * neurons..][..neurons];
         if hidden == 0 {
             for r in 0..samples {
-                let (dvalue, dgate) = dh[r * 2 * padded..][..2 * padded].split_at_mut(padded);
+                let (dvalue, dgate) = dh[r * 2 * slot..][..2 * slot].split_at_mut(slot);
                 gate_adjoint(hidden_row(r, 0), hidden_row(r, 1), dz_row(r), dvalue, dgate);
             }
         } else {
-            let mut g = vec![0.0f32; ROWS * hidden * padded];
-            let mut y = vec![0.0f32; ROWS * 2 * padded];
-            let mut dy = vec![0.0f32; ROWS * 2 * padded];
-            let mut dg = vec![0.0f32; ROWS * hidden * padded];
+            dg.fill(0.0);
             for r in 0..samples {
-                let kept = &parts.gated[(r * ticks + t) * hidden * padded..][..hidden * padded];
-                g[r * hidden * padded..][..hidden * padded].copy_from_slice(kept);
+                let kept = &parts.gated[(r * ticks + t) * hidden * slot..][..hidden * slot];
+                g[r * hidden * slot..][..hidden * slot].copy_from_slice(kept);
             }
-            second_level(self.shape, self.packed, &g, &mut y);
+            second_level(self.shape, self.packed, g, y);
             for r in 0..samples {
                 let y = &y[r * 2 * padded..][..2 * padded];
                 let dy = &mut dy[r * 2 * padded..][..2 * padded];
@@ -342,7 +353,7 @@ impl Group<'_> {
                 let at = (r * ticks + t) * 2 * padded;
                 parts.dsecond[at..][..2 * padded].copy_from_slice(dy);
             }
-            let dg_at = Strides { row: hidden * padded, slot: padded };
+            let dg_at = Strides { row: hidden * slot, slot };
             let dy_at = Strides { row: 2 * padded, slot: padded };
             for (block, weights) in self.packed.level2.chunks(hidden * 2 * LANES).enumerate() {
                 let from = block * LANES;
@@ -351,35 +362,56 @@ impl Group<'_> {
             }
             for r in 0..samples {
                 for o in 0..hidden {
-                    let (values, gates) = dh[r * outputs * padded..][..outputs * padded]
-                        .split_at_mut(hidden * padded);
-                    let dvalue = &mut values[o * padded..][..padded];
-                    let dgate = &mut gates[o * padded..][..padded];
-                    let dg = &dg[(r * hidden + o) * padded..][..neurons];
+                    let (values, gates) =
+                        dh[r * outputs * slot..][..outputs * slot].split_at_mut(hidden * slot);
+                    let dvalue = &mut values[o * slot..][..padded];
+                    let dgate = &mut gates[o * slot..][..padded];
+                    let dg = &dg[(r * hidden + o) * slot..][..neurons];
                     gate_adjoint(hidden_row(r, o), hidden_row(r, o + hidden), dg, dvalue, dgate);
                 }
             }
         }
-        let dh_at = Strides { row: outputs * padded, slot: padded };
-        let trace_at = Strides { row: history, slot: padded };
+        let dh_at = Strides { row: outputs * slot, slot };
+        let trace_at = Strides { row: history, slot };
         for (block, weights) in self.packed.level1.chunks(memory * outputs * LANES).enumerate() {
             let from = block * LANES;
-            let dtraces = &mut dtraces[(t + 1) * padded + from..];
+            let dtraces = &mut dtraces[(t + 1) * slot + from..];
             let dh = &dh[from..];
             thin::lanewise_adjoint(memory, outputs, dh, dh_at, weights, dtraces, trace_at);
         }
         for r in 0..samples {
-            let size = outputs * padded;
+            let size = outputs * slot;
             let kept = &mut parts.dhidden[(r * ticks + t) * size..][..size];
             kept.copy_from_slice(&dh[r * size..][..size]);
         }
     }
 }
 
-/// First × σ(second), which lie apart.
-fn gate_of(values: &[f32], gates: &[f32], out: &mut [f32]) {
-    let joined = [values, gates].concat();
-    gate(&joined, out);
+/// What the adjoint of a tick's neuron-level models works in.
+struct NeuronScratch {
+    /// [ROWS][O][slot].
+    dh: Vec<f32>,
+    /// [ROWS][H][slot].
+    g: Vec<f32>,
+    /// [ROWS][2][padded].
+    y: Vec<f32>,
+    /// [ROWS][2][padded].
+    dy: Vec<f32>,
+    /// [ROWS][H][slot].
+    dg: Vec<f32>,
+}
+
+impl NeuronScratch {
+    fn new(shape: Shape) -> Self {
+        let zeros = |size: usize| vec![0.0f32; ROWS * size];
+        NeuronScratch {
+            dh: zeros(shape.outputs() * shape.slot()),
+            g: zeros(shape.hidden * shape.slot()),
+            y: zeros(2 * shape.padded()),
+            dy: zeros(2 * shape.padded()),
+            dg: zeros(shape.hidden * shape.slot()),
+        }
+    }
 }
 
 multiversion! {

@@ -50,11 +50,14 @@ pub(super) fn run(
 fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Saved<'_>) {
     let Shape { ticks, neurons, width, pairs, memory, hidden, .. } = shape;
     let (padded, padded_width, outputs) = (shape.padded(), shape.padded_width(), shape.outputs());
+    let slot = shape.slot();
     let samples = tokens.len();
-    let history = (memory + ticks) * padded;
+    let history = (memory + ticks) * slot;
     let mut traces = vec![0.0f32; ROWS * history];
     for traces in traces.chunks_mut(history) {
-        traces[..memory * padded].copy_from_slice(&packed.start_trace);
+        for (slot, start) in traces.chunks_mut(slot).zip(packed.start_trace.chunks(padded)) {
+            slot[..padded].copy_from_slice(start);
+        }
     }
     let mut z = packed.start_state.repeat(ROWS);
     let mut alpha = vec![0.0f32; ROWS * pairs];
@@ -63,8 +66,8 @@ fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Sav
     let mut scores = vec![0.0f32; shape.heads * shape.tokens];
     let mut x = vec![0.0f32; ROWS * (width + neurons)];
     let mut u = vec![0.0f32; ROWS * 2 * padded];
-    let mut h = vec![0.0f32; ROWS * outputs * padded];
-    let mut g = vec![0.0f32; ROWS * hidden * padded];
+    let mut h = vec![0.0f32; ROWS * outputs * slot];
+    let mut g = vec![0.0f32; ROWS * hidden * slot];
     let mut y = vec![0.0f32; ROWS * 2 * padded];
 
     for t in 0..ticks {
@@ -93,39 +96,42 @@ fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Sav
         thin::product(&x, &packed.synapse, &mut u);
         for r in 0..samples {
             let u = &u[r * 2 * padded..][..2 * padded];
-            let a = &mut traces[r * history + (memory + t) * padded..][..padded];
+            let a = &mut traces[r * history + (memory + t) * slot..][..padded];
             normalised_gate(neurons, u, &packed.norm_weight, &packed.norm_bias, a);
             let kept = &mut out.synapse[(r * ticks + t) * 2 * neurons..][..2 * neurons];
             kept[..neurons].copy_from_slice(&u[..neurons]);
             kept[neurons..].copy_from_slice(&u[padded..][..neurons]);
         }
-        fill_rows(&mut h, &packed.level1_bias);
-        let trace_at = Strides { row: history, slot: padded };
-        let h_at = Strides { row: outputs * padded, slot: padded };
+        fill_slots(&mut h, slot, &packed.level1_bias, padded);
+        let trace_at = Strides { row: history, slot };
+        let h_at = Strides { row: outputs * slot, slot };
         for (block, weights) in packed.level1.chunks(memory * outputs * LANES).enumerate() {
-            let from = (t + 1) * padded + block * LANES;
+            let from = (t + 1) * slot + block * LANES;
             let h = &mut h[block * LANES..];
             thin::lanewise_product(memory, outputs, &traces[from..], trace_at, weights, h, h_at);
         }
         for r in 0..samples {
             for o in 0..outputs {
                 let at = ((r * ticks + t) * outputs + o) * neurons;
-                let h = &h[(r * outputs + o) * padded..][..neurons];
+                let h = &h[(r * outputs + o) * slot..][..neurons];
                 out.hidden[at..][..neurons].copy_from_slice(h);
             }
         }
         if hidden == 0 {
             for r in 0..samples {
-                gate(&h[r * 2 * padded..][..2 * padded], &mut z[r * padded..][..padded]);
+                let (values, gates) = h[r * 2 * slot..][..2 * slot].split_at(slot);
+                gate(values, gates, &mut z[r * padded..][..padded]);
             }
         } else {
             for r in 0..samples {
-                let h = &h[r * outputs * padded..][..outputs * padded];
-                gate(h, &mut g[r * hidden * padded..][..hidden * padded]);
+                let h = &h[r * outputs * slot..][..outputs * slot];
+                let (values, gates) = h.split_at(hidden * slot);
+                gate(values, gates, &mut g[r * hidden * slot..][..hidden * slot]);
             }
             second_level(shape, packed, &g, &mut y);
             for r in 0..samples {
-                gate(&y[r * 2 * padded..][..2 * padded], &mut z[r * padded..][..padded]);
+                let (values, gates) = y[r * 2 * padded..][..2 * padded].split_at(padded);
+                gate(values, gates, &mut z[r * padded..][..padded]);
             }
         }
         for r in 0..samples {
@@ -135,11 +141,11 @@ fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Sav
     }
 }
 
-/// y [ROWS][2][padded] of the neuron-level models' second layer, from g [ROWS][H][padded].
+/// y [ROWS][2][padded] of the neuron-level models' second layer, from g [ROWS][H][slot].
 pub(super) fn second_level(shape: Shape, packed: &Packed<'_>, g: &[f32], y: &mut [f32]) {
     let (padded, hidden) = (shape.padded(), shape.hidden);
     fill_rows(y, &packed.level2_bias);
-    let g_at = Strides { row: hidden * padded, slot: padded };
+    let g_at = Strides { row: hidden * shape.slot(), slot: shape.slot() };
     let y_at = Strides { row: 2 * padded, slot: padded };
     for (block, weights) in packed.level2.chunks(hidden * 2 * LANES).enumerate() {
         let from = block * LANES;
@@ -154,10 +160,16 @@ pub(super) fn fill_rows(rows: &mut [f32], row: &[f32]) {
     }
 }
 
+/// Every row becomes `row`, whose pieces of `padded` stand at multiples of `slot`.
+pub(super) fn fill_slots(rows: &mut [f32], slot: usize, row: &[f32], padded: usize) {
+    for (out, piece) in rows.chunks_mut(slot).zip(row.chunks(padded).cycle()) {
+        out[..padded].copy_from_slice(piece);
+    }
+}
+
 multiversion! {
-    /// First half × σ(second half).
-    pub(super) fn gate(x: &[f32], out: &mut [f32]) {
-        let (values, gates) = x.split_at(out.len());
+    /// values × σ(gates), for as many as `out` has.
+    pub(super) fn gate(values: &[f32], gates: &[f32], out: &mut [f32]) {
         for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
             *out = value * math::sigmoid(*gate);
         }

@@ -35,17 +35,23 @@ pub(super) fn run(
     product(pool, &found.synchrony, pairs, &columns, width, gradients.query_weight);
     column_sums(pool, &columns, rows, width, gradients.query_bias, false);
 
-    let level1 = Layer { inputs: shape.memory, outputs: shape.outputs() };
+    let level1 = Layer {
+        inputs: shape.memory,
+        outputs: shape.outputs(),
+        x_slot: shape.slot(),
+        dy_slot: shape.slot(),
+    };
     let traces = Rows {
         data: &found.traces,
-        sample: (shape.memory + ticks) * padded,
-        skip: padded,
-        row: padded,
+        sample: (shape.memory + ticks) * shape.slot(),
+        skip: shape.slot(),
+        row: shape.slot(),
     };
     level1.run(pool, shape, traces, &found.dhidden, gradients.level1_weight, gradients.level1_bias);
     if shape.hidden > 0 {
-        let level2 = Layer { inputs: shape.hidden, outputs: 2 };
-        let size = shape.hidden * padded;
+        let level2 =
+            Layer { inputs: shape.hidden, outputs: 2, x_slot: shape.slot(), dy_slot: padded };
+        let size = shape.hidden * shape.slot();
         let gated = Rows { data: &found.gated, sample: ticks * size, skip: 0, row: size };
         level2.run(
             pool,
@@ -90,6 +96,10 @@ struct Rows<'a> {
 struct Layer {
     inputs: usize,
     outputs: usize,
+    /// From a slot of the inputs to the next.
+    x_slot: usize,
+    /// From a slot of the outputs to the next.
+    dy_slot: usize,
 }
 
 impl Layer {
@@ -103,12 +113,12 @@ impl Layer {
         dweight: &mut [f32],
         dbias: &mut [f32],
     ) {
-        let Layer { inputs, outputs } = *self;
+        let Layer { inputs, outputs, x_slot, dy_slot } = *self;
         let Shape { batch, ticks, neurons, .. } = shape;
         let padded = shape.padded();
         let (dweight, dbias) = (SharedMut::new(dweight), SharedMut::new(dbias));
-        let x_at = Strides { row: x.row, slot: padded };
-        let dy_at = Strides { row: outputs * padded, slot: padded };
+        let x_at = Strides { row: x.row, slot: x_slot };
+        let dy_at = Strides { row: outputs * dy_slot, slot: dy_slot };
         pool.for_ranges(padded / LANES, 1, |blocks| {
             let mut sums = vec![0.0f32; inputs * outputs * LANES];
             let mut biases = vec![0.0f32; outputs * LANES];
@@ -118,11 +128,11 @@ impl Layer {
                 biases.fill(0.0);
                 for b in 0..batch {
                     let x = &x.data[b * x.sample + x.skip + start..];
-                    let dy = &dy[b * ticks * outputs * padded + start..];
+                    let dy = &dy[b * ticks * outputs * dy_slot + start..];
                     thin::lanewise_outer(ticks, inputs, outputs, x, x_at, dy, dy_at, &mut sums);
                     for t in 0..ticks {
                         for (o, bias) in biases.chunks_mut(LANES).enumerate() {
-                            let dy = &dy[(t * outputs + o) * padded..][..LANES];
+                            let dy = &dy[(t * outputs + o) * dy_slot..][..LANES];
                             for (bias, dy) in bias.iter_mut().zip(dy) {
                                 *bias += dy;
                             }

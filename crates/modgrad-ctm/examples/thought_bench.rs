@@ -1,0 +1,125 @@
+//! Milliseconds of a thought and of its gradient: 256 neurons, 16 ticks, 121 tokens.
+//!
+//!     cargo run --release -p modgrad-ctm --example thought_bench [threads]
+
+use std::time::Instant;
+
+use modgrad_compute::Pool;
+use modgrad_ctm::thought::{Gradients, Read, Saved, Shape, Weights, think, think_gradient};
+
+fn main() {
+    let threads = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
+    let pool = Pool::new(threads);
+    for batch in [8, 32] {
+        let shape = Shape {
+            batch,
+            ticks: 16,
+            neurons: 256,
+            width: 128,
+            tokens: 121,
+            heads: 4,
+            memory: 16,
+            hidden: 16,
+            pairs: 256,
+        };
+        measure(&pool, shape);
+    }
+}
+
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919) % 1009) as f32 / 5000.0 - 0.1).collect()
+}
+
+fn measure(pool: &Pool, shape: Shape) {
+    let Shape { batch, ticks, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
+    let rows = batch * ticks;
+    let sizes = [
+        batch * tokens * width,
+        batch * tokens * width,
+        neurons,
+        neurons * memory,
+        pairs,
+        pairs * width,
+        width,
+        (width + neurons) * 2 * neurons,
+        2 * neurons,
+        neurons,
+        neurons,
+        memory * 2 * hidden * neurons,
+        2 * hidden * neurons,
+        hidden * 2 * neurons,
+        2 * neurons,
+    ];
+    let given: Vec<Vec<f32>> = sizes.iter().map(|&size| values(size)).collect();
+    let mut found = given.clone();
+    let index: Vec<i32> = (0..pairs).map(|p| ((p * 37) % neurons) as i32).collect();
+    let weights = Weights {
+        left: &index,
+        right: &index,
+        start_state: &given[2],
+        start_trace: &given[3],
+        retention: &given[4],
+        query_weight: &given[5],
+        query_bias: &given[6],
+        synapse_weight: &given[7],
+        synapse_bias: &given[8],
+        norm_weight: &given[9],
+        norm_bias: &given[10],
+        level1_weight: &given[11],
+        level1_bias: &given[12],
+        level2_weight: &given[13],
+        level2_bias: &given[14],
+    };
+    let mut states = vec![0.0f32; rows * neurons];
+    let mut attended = vec![0.0f32; rows * width];
+    let mut synapse = vec![0.0f32; rows * 2 * neurons];
+    let mut layer = vec![0.0f32; rows * 2 * hidden * neurons];
+    let forward = best(|| {
+        let saved = Saved {
+            states: &mut states,
+            attended: &mut attended,
+            synapse: &mut synapse,
+            hidden: &mut layer,
+        };
+        think(pool, shape, &given[0], &given[1], &weights, saved);
+    });
+    let dstates = values(states.len());
+    let backward = best(|| {
+        let read = Read { states: &states, attended: &attended, synapse: &synapse, hidden: &layer };
+        let mut parts = found.iter_mut().map(Vec::as_mut_slice);
+        let mut next = || parts.next().unwrap_or_default();
+        let gradients = Gradients {
+            keys: next(),
+            values: next(),
+            start_state: next(),
+            start_trace: next(),
+            retention: next(),
+            query_weight: next(),
+            query_bias: next(),
+            synapse_weight: next(),
+            synapse_bias: next(),
+            norm_weight: next(),
+            norm_bias: next(),
+            level1_weight: next(),
+            level1_bias: next(),
+            level2_weight: next(),
+            level2_bias: next(),
+        };
+        think_gradient(pool, shape, &given[0], &given[1], &weights, read, &dstates, gradients);
+    });
+    println!(
+        "batch {batch:>3}, {} threads: forward {forward:.2} ms, gradient {backward:.2} ms",
+        pool.threads()
+    );
+}
+
+/// The least milliseconds of thirty calls.
+fn best(mut call: impl FnMut()) -> f64 {
+    (0..30)
+        .map(|_| {
+            let start = Instant::now();
+            call();
+            start.elapsed().as_secs_f64() * 1000.0
+        })
+        .fold(f64::INFINITY, f64::min)
+}

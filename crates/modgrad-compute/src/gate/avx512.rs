@@ -8,6 +8,7 @@
 
 use crate::bf16;
 use std::arch::x86_64::*;
+use std::f32::consts::{LN_2, LOG2_E};
 use std::mem::transmute;
 
 /// y = value * silu(gate) for each row [value, gate] of `x`.
@@ -129,12 +130,12 @@ unsafe fn sigmoid(x: __m512) -> __m512 {
         let x = _mm512_max_ps(_mm512_set1_ps(-88.0), x);
         let x = _mm512_min_ps(_mm512_set1_ps(88.0), x);
         // e^-x = 2^whole * 2^rest with |rest| <= 1/2.
-        let scale = _mm512_set1_ps(-std::f32::consts::LOG2_E);
+        let scale = _mm512_set1_ps(-LOG2_E);
         let whole = _mm512_roundscale_ps::<0>(_mm512_mul_ps(x, scale));
         let rest = _mm512_fmsub_ps(x, scale, whole);
         // The series of 2^rest, ln(2)^n / n!; what follows is below 3e-6.
         let mut power = _mm512_set1_ps(1.333_355_8e-3);
-        for coefficient in [9.618_129e-3, 5.550_411e-2, 0.240_226_5, 0.693_147_2, 1.0] {
+        for coefficient in [9.618_129e-3, 5.550_411e-2, 0.240_226_5, LN_2, 1.0] {
             power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(coefficient));
         }
         let denominator = _mm512_add_ps(_mm512_set1_ps(1.0), _mm512_scalef_ps(power, whole));

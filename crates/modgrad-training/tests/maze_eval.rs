@@ -312,6 +312,10 @@ fn programs_of_another_form_are_refused() {
         let error = refusal(&of("pixels", &[2, 3, 21, 21], DType::F32, logits), &any);
         assert!(matches!(error, MazeEvalError::Logits { .. }), "{logits:?}: {error}");
     }
+    let error = refusal(&of("pixels", &[2, 3, 21, 21], DType::F32, &[2, 20, 4]), &any);
+    let expected = "program `score`: expected an output `logits` f32[2, steps, 5], \
+                    found f32[2, 20, 4]";
+    assert_eq!(error.to_string(), expected);
     for size in [4, 20, 3, 1001] {
         let error = refusal(&of("pixels", &[1, 3, size, size], DType::F32, &[1, 20, 5]), &any);
         let impossible = MazeError::Size { size };

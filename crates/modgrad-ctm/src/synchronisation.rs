@@ -234,12 +234,12 @@ impl<'a> Adjoint<'a> {
     pub(crate) fn step(&mut self, k: usize, dout: &[f32], z: &[f32], dz: &mut [f32]) {
         let count = self.pairs.left.len();
         let at = k * count;
-        for s in 0..count {
+        for (s, &dout) in dout.iter().enumerate().take(count) {
             let retention = self.pairs.retention[s];
             let root = self.pairs.norms.inverse_root[at + s];
             let alpha = self.alphas[at + s];
-            let dalpha = dout[s] * root + retention * self.dalpha[s];
-            let dbeta = -0.5 * dout[s] * alpha * root * root * root + retention * self.dbeta[s];
+            let dalpha = dout * root + retention * self.dalpha[s];
+            let dbeta = -0.5 * dout * alpha * root * root * root + retention * self.dbeta[s];
             if k > 0 {
                 self.dretention[s] += dalpha * self.alphas[at - count + s]
                     + dbeta * self.pairs.norms.beta[at - count + s];
@@ -335,17 +335,17 @@ mod tests {
             let expected = (up - down) / (2.0 * f64::from(STEP));
             assert!((f64::from(found) - expected).abs() < 2e-3, "{found} {expected}");
         };
-        for at in 0..5 {
+        for (at, &found) in dstart.iter().enumerate() {
             let by = |by| loss(&moved(&start, at, by), &states, &retention);
-            close(dstart[at], by(STEP), by(-STEP));
+            close(found, by(STEP), by(-STEP));
         }
-        for at in 0..60 {
+        for (at, &found) in dstates.iter().enumerate() {
             let by = |by| loss(&start, &moved(&states, at, by), &retention);
-            close(dstates[at], by(STEP), by(-STEP));
+            close(found, by(STEP), by(-STEP));
         }
-        for at in 0..4 {
+        for (at, &found) in dretention.iter().enumerate() {
             let by = |by| loss(&start, &states, &moved(&retention, at, by));
-            close(dretention[at], by(STEP), by(-STEP));
+            close(found, by(STEP), by(-STEP));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The loops against the equations in plain f64, and their gradients against
 //! finite differences of those.
 
+#![allow(clippy::needless_range_loop)] // Indices as in the equations.
+
 use super::*;
 
 /// A thought in f64, as the equations are written; operands in one list.

@@ -1,6 +1,8 @@
 //! A thought: all ticks of a Continuous Thought Machine, and its adjoint, sample by
 //! sample and tick by tick.
 
+#![allow(clippy::needless_range_loop)] // Indices as in the equations.
+
 use super::Array;
 use super::synchronisation::pairs;
 use crate::error::Result;

@@ -98,7 +98,7 @@ def fill(command: tuple[str, ...], values: Mapping[str, str | list[str]]) -> lis
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        document = tomllib.loads(text)
+        document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{FILE}: is not TOML ({error})") from None
     if not isinstance(document.get("tasks"), dict) or not document["tasks"]:

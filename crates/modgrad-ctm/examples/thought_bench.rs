@@ -86,25 +86,7 @@ fn measure(pool: &Pool, shape: Shape) {
     let dstates = values(states.len());
     let backward = best(|| {
         let read = Read { states: &states, attended: &attended, synapse: &synapse, hidden: &layer };
-        let mut parts = found.iter_mut().map(Vec::as_mut_slice);
-        let mut next = || parts.next().unwrap_or_default();
-        let gradients = Gradients {
-            keys: next(),
-            values: next(),
-            start_state: next(),
-            start_trace: next(),
-            retention: next(),
-            query_weight: next(),
-            query_bias: next(),
-            synapse_weight: next(),
-            synapse_bias: next(),
-            norm_weight: next(),
-            norm_bias: next(),
-            level1_weight: next(),
-            level1_bias: next(),
-            level2_weight: next(),
-            level2_bias: next(),
-        };
+        let gradients = Gradients::from_parts(found.iter_mut().map(Vec::as_mut_slice));
         think_gradient(pool, shape, &given[0], &given[1], &weights, read, &dstates, gradients);
     });
     println!(

@@ -162,6 +162,31 @@ pub struct Gradients<'a> {
     pub level2_bias: &'a mut [f32],
 }
 
+impl<'a> Gradients<'a> {
+    /// From parts in the order of the fields; those that are not there are empty, as
+    /// the second level of shallow neuron models is.
+    pub fn from_parts(mut parts: impl Iterator<Item = &'a mut [f32]>) -> Self {
+        let mut next = || parts.next().unwrap_or_default();
+        Gradients {
+            keys: next(),
+            values: next(),
+            start_state: next(),
+            start_trace: next(),
+            retention: next(),
+            query_weight: next(),
+            query_bias: next(),
+            synapse_weight: next(),
+            synapse_bias: next(),
+            norm_weight: next(),
+            norm_bias: next(),
+            level1_weight: next(),
+            level1_bias: next(),
+            level2_weight: next(),
+            level2_bias: next(),
+        }
+    }
+}
+
 /// Runs all ticks over keys and values [B, L, d].
 ///
 /// Panics when the lengths disagree or a pair names no neuron.

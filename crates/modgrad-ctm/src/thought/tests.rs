@@ -212,25 +212,7 @@ fn forward(pool: &Pool, plain: &Plain) -> [Vec<f32>; 4] {
 fn backward(pool: &Pool, plain: &Plain, saved: &[Vec<f32>; 4], dstates: &[f32]) -> Vec<Vec<f32>> {
     let narrow = plain.narrow();
     let mut found: Vec<Vec<f32>> = narrow.iter().map(|t| vec![f32::NAN; t.len()]).collect();
-    let mut parts = found.iter_mut().map(Vec::as_mut_slice);
-    let mut next = || parts.next().expect("one for each");
-    let gradients = Gradients {
-        keys: next(),
-        values: next(),
-        start_state: next(),
-        start_trace: next(),
-        retention: next(),
-        query_weight: next(),
-        query_bias: next(),
-        synapse_weight: next(),
-        synapse_bias: next(),
-        norm_weight: next(),
-        norm_bias: next(),
-        level1_weight: next(),
-        level1_bias: next(),
-        level2_weight: next(),
-        level2_bias: next(),
-    };
+    let gradients = Gradients::from_parts(found.iter_mut().map(Vec::as_mut_slice));
     let [states, attended, synapse, hidden] = saved;
     let read = Read { states, attended, synapse, hidden };
     let weights = weights(plain, &narrow);

@@ -99,26 +99,7 @@ pub(super) fn think_gradient(
     let operands = if hidden == 0 { 15 } else { 17 };
     let saved = |index: usize| x[operands + index].slice::<f32>();
     let read = Read { states: saved(0), attended: saved(1), synapse: saved(2), hidden: saved(3) };
-    let mut parts = out.iter_mut().map(|out| out.slice_mut::<f32>());
-    // A shallow model has no second level: gradients of nothing.
-    let mut next = || parts.next().unwrap_or_default();
-    let gradients = Gradients {
-        keys: next(),
-        values: next(),
-        start_state: next(),
-        start_trace: next(),
-        retention: next(),
-        query_weight: next(),
-        query_bias: next(),
-        synapse_weight: next(),
-        synapse_bias: next(),
-        norm_weight: next(),
-        norm_bias: next(),
-        level1_weight: next(),
-        level1_bias: next(),
-        level2_weight: next(),
-        level2_bias: next(),
-    };
+    let gradients = Gradients::from_parts(out.iter_mut().map(|out| out.slice_mut()));
     let (keys, values) = (x[0].slice(), x[1].slice());
     thought::think_gradient(
         pool,

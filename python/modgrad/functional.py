@@ -58,6 +58,12 @@ def minimum(x: Operand, y: Operand) -> Tensor:
     return _apply("binary", x, y, function="minimum")
 
 
+def one_hot_max(x: Operand, axis: int = -1) -> Tensor:
+    """1 at the first largest element along an axis, 0 elsewhere; no gradient."""
+    tensor = current_graph().read(x)
+    return _apply("one_hot_max", tensor, axis=tensor._axis(axis))
+
+
 def dropout(x: Operand, probability: float, stream: int) -> Tensor:
     """Zeroes elements with `probability` and scales up the rest.
 

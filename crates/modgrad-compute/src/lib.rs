@@ -21,6 +21,7 @@ pub mod pool;
 pub mod reduce;
 pub mod rope;
 pub mod scan;
+pub mod selection;
 pub mod softmax;
 pub mod thin;
 mod vector;

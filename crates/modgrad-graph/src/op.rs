@@ -52,6 +52,9 @@ pub enum Op {
     Reduce { kind: Reduction, axis: usize },
     /// (x, y, dy) → dx of a maximum; ties share equally.
     MaximumGradient { axis: usize },
+    /// 1 at the first largest element along an axis, 0 elsewhere. A choice, not a
+    /// function: no gradient flows through it.
+    OneHotMax { axis: usize },
 
     // ---- movement -------------------------------------------------------
     /// The same elements in another shape.
@@ -177,6 +180,7 @@ impl Op {
             Op::Dropout { .. } => "dropout",
             Op::Reduce { .. } => "reduce",
             Op::MaximumGradient { .. } => "maximum_gradient",
+            Op::OneHotMax { .. } => "one_hot_max",
             Op::Reshape { .. } => "reshape",
             Op::Transpose { .. } => "transpose",
             Op::BroadcastTo { .. } => "broadcast_to",

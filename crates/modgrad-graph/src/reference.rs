@@ -88,6 +88,7 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
         Op::MaximumGradient { axis } => {
             one(reductions::maximum_gradient(*axis, inputs[0], inputs[1], inputs[2]))
         }
+        Op::OneHotMax { axis } => one(reductions::one_hot_max(*axis, inputs[0])),
 
         Op::Reshape { shape } => one(Array::new(shape, inputs[0].data.clone())),
         Op::Transpose { permutation } => one(movement::transpose(permutation, inputs[0])),

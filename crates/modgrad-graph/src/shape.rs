@@ -221,6 +221,12 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.shaped(dy, &reduced, "a gradient")?;
             Ok(vec![x.clone()])
         }
+        Op::OneHotMax { axis } => {
+            let [x] = given.floats()?;
+            let size = given.axis(x, *axis)?;
+            given.attribute(size > 0, || format!("axis {axis} of {x} is empty"))?;
+            Ok(vec![x.clone()])
+        }
 
         Op::Reshape { shape } => {
             let [x] = given.count()?;

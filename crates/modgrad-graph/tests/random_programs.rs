@@ -97,6 +97,7 @@ fn any_op(random: &mut Random) -> Op {
     match choice.wrapping_add(d.wrapping_mul(5)) % 22 {
         0 => Op::Constant { shape: vec![a, b, c], value: 1.0 },
         1 => Op::Reduce { kind: Reduction::Sum, axis: a },
+        2 if b % 2 == 0 => Op::OneHotMax { axis: a },
         2 => Op::MaximumGradient { axis: a },
         3 => Op::Reshape { shape: vec![a, b] },
         4 => Op::Transpose { permutation: vec![a, b, c] },

@@ -5,7 +5,8 @@ use modgrad_compute::attention::{self, AttentionShape};
 use modgrad_compute::gemm::{self, Matrix, Output};
 use modgrad_compute::movement::{self, Slicing};
 use modgrad_compute::{
-    Pool, bf16, convolution, elementwise, embedding, gate, norm, reduce, rope, scan, softmax,
+    Pool, bf16, convolution, elementwise, embedding, gate, norm, reduce, rope, scan, selection,
+    softmax,
 };
 
 use super::{HostMemory, thought};
@@ -140,6 +141,10 @@ pub(super) fn run(
             let (outer, size, inner) = around(x[0].shape, *axis);
             let (a, y, dy) = (x[0].slice::<f32>(), x[1].slice(), x[2].slice());
             reduce::maximum_gradient(pool, a, y, dy, outer, size, inner, out[0].slice_mut::<f32>());
+        }
+        Op::OneHotMax { axis } => {
+            let (outer, size, inner) = around(x[0].shape, *axis);
+            selection::one_hot_max(pool, x[0].slice(), outer, size, inner, out[0].slice_mut());
         }
 
         Op::Transpose { permutation } => {

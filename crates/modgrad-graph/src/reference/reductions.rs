@@ -44,3 +44,15 @@ pub(super) fn maximum_gradient(axis: usize, x: &Array, y: &Array, dy: &Array) ->
         dy.at(&outer) / ties as f64
     })
 }
+
+/// 1 where x is the first of the axis that no other exceeds; a NaN exceeds all.
+pub(super) fn one_hot_max(axis: usize, x: &Array) -> Array {
+    Array::from_fn(&x.shape, |index| {
+        let exceeds = |a: f64, b: f64| a > b || (a.is_nan() && !b.is_nan());
+        let values = along(x, axis, &without(index, axis));
+        let first = (0..values.len())
+            .find(|&i| values.iter().all(|&other| !exceeds(other, values[i])))
+            .expect("an axis is not empty");
+        if index[axis] == first { 1.0 } else { 0.0 }
+    })
+}

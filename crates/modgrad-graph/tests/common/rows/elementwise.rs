@@ -96,6 +96,10 @@ fn reductions(table: &mut Table) {
     for &(shape, axis) in CASES {
         maximum_gradient(table, shape, axis, false);
         maximum_gradient(table, shape, axis, true);
+        let mut x = table.random.floats(shape);
+        table.add_fixed(Op::OneHotMax { axis }, vec![x.clone()]);
+        x.array = x.array.map(f64::trunc);
+        table.add_fixed(Op::OneHotMax { axis }, vec![x]);
     }
 }
 

@@ -20,6 +20,12 @@ def full(shape: Sequence[int], value: float) -> Tensor:
     return _apply("constant", shape=list(shape), value=value)
 
 
+def arange(length: int) -> Tensor:
+    """0, 1, …, length − 1 as f32."""
+    ones = full((1, length, 1), 1.0)
+    return (linear_scan(ones, ones) - 1.0).reshape(length)
+
+
 # ---- elementwise ------------------------------------------------------------
 
 
@@ -62,6 +68,12 @@ def one_hot_max(x: Operand, axis: int = -1) -> Tensor:
     """1 at the first largest element along an axis, 0 elsewhere; no gradient."""
     tensor = current_graph().read(x)
     return _apply("one_hot_max", tensor, axis=tensor._axis(axis))
+
+
+def one_hot(indices: Operand, classes: int) -> Tensor:
+    """indices i32 or u8 [...] → f32[..., classes]: 1 at the index, 0 elsewhere."""
+    index = current_graph().read(indices).float()
+    return relu(1.0 - (index.reshape(*index.shape, 1) - arange(classes)).abs())
 
 
 def dropout(x: Operand, probability: float, stream: int) -> Tensor:

@@ -250,13 +250,13 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             one(permutation.iter().map(|&axis| x.shape[axis]).collect::<Vec<_>>())
         }
         Op::BroadcastTo { shape } => {
-            let [x] = given.floats()?;
+            let [x] = given.count()?;
             given.require(
                 broadcast(&x.shape, shape).as_ref() == Some(shape),
                 || format!("an operand that broadcasts to {shape:?}"),
                 || x.to_string(),
             )?;
-            one(shape.clone())
+            Ok(vec![TensorSpec::new(shape.clone(), x.dtype)])
         }
         Op::Slice { axis, start, end, step } => {
             let [x] = given.count()?;

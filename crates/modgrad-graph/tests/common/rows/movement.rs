@@ -51,6 +51,8 @@ fn reshapes(table: &mut Table) {
     for &(from, to) in BROADCASTS {
         let x = table.random.floats(from);
         table.add(Op::BroadcastTo { shape: to.to_vec() }, vec![x]);
+        let indices = table.random.indices(from, 9, DType::U8);
+        table.add_fixed(Op::BroadcastTo { shape: to.to_vec() }, vec![indices]);
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod context;
 pub mod hash;
+pub mod memory;
 pub mod ngram;
 pub mod word;
 

@@ -77,7 +77,7 @@ pub fn ngram_hash(
 /// The last 32 bytes as four words, newest byte lowest, newest word first;
 /// zero where there is nothing.
 #[inline(always)]
-fn last_words(bytes: &[u8]) -> [u64; MAXIMUM_ORDER / 8] {
+pub(crate) fn last_words(bytes: &[u8]) -> [u64; MAXIMUM_ORDER / 8] {
     let mut words = [0; MAXIMUM_ORDER / 8];
     for (distance, &byte) in bytes.iter().rev().take(MAXIMUM_ORDER).enumerate() {
         words[distance / 8] |= u64::from(byte) << (distance % 8 * 8);
@@ -87,7 +87,7 @@ fn last_words(bytes: &[u8]) -> [u64; MAXIMUM_ORDER / 8] {
 
 /// The hash of the last `order` bytes, of which `available` exist.
 #[inline(always)]
-fn hash_words(
+pub(crate) fn hash_words(
     slot_seed: u64,
     order: usize,
     available: usize,

@@ -104,8 +104,8 @@ pub fn word_hash(
 }
 
 /// What a window has shown so far. A hash of zero stands for "nothing yet".
-#[derive(Default)]
-struct State {
+#[derive(Clone, Default)]
+pub(crate) struct State {
     exact: u64,
     folded: u64,
     previous: u64,
@@ -116,12 +116,19 @@ struct State {
     line_start: u64,
     column: u64,
     line_ended: bool,
+    /// Words that the window is known to hold from their first byte on.
+    whole_words: usize,
+    /// Whether it has shown the start of a line.
+    line_known: bool,
 }
 
 impl State {
     #[inline(always)]
-    fn advance(&mut self, byte: u8) {
+    pub(crate) fn advance(&mut self, byte: u8) {
         if is_word_byte(byte) {
+            if self.folded == 0 && self.separator != 0 {
+                self.whole_words += 1;
+            }
             self.exact = absorb_byte(self.exact, byte);
             self.folded = absorb_byte(self.folded, byte.to_ascii_lowercase());
         } else {
@@ -136,6 +143,7 @@ impl State {
         if self.line_ended {
             self.column = 0;
             self.line_start = 0;
+            self.line_known = true;
         }
         if self.column < 3 {
             self.line_start |= u64::from(byte) << (8 * self.column);
@@ -145,7 +153,7 @@ impl State {
     }
 
     #[inline(always)]
-    fn hash(&self, kind: WordKind, seed: u64) -> u64 {
+    pub(crate) fn hash(&self, kind: WordKind, seed: u64) -> u64 {
         match kind {
             WordKind::Prefix => mix(seed ^ self.exact),
             WordKind::FoldedPrefix => mix(seed ^ self.folded),
@@ -158,6 +166,24 @@ impl State {
             }
             WordKind::SeparatorAndPrefix => absorb(absorb(seed, self.separator), self.folded),
             WordKind::LineStart => mix(seed ^ (self.line_start | column_bucket(self.column) << 24)),
+        }
+    }
+}
+
+impl State {
+    /// Whether nothing before the window could have changed the context.
+    pub(crate) fn is_whole(&self, kind: WordKind) -> bool {
+        // Words that are whole, the current one counted where it is not empty.
+        let current = usize::from(self.folded != 0);
+        match kind {
+            WordKind::Prefix | WordKind::FoldedPrefix | WordKind::SeparatorAndPrefix => {
+                self.separator != 0 && self.whole_words >= current
+            }
+            WordKind::PreviousWordAndPrefix => self.whole_words > current,
+            WordKind::TwoPreviousWordsAndPrefix | WordKind::SkippedWordAndPrefix => {
+                self.whole_words > current + 1
+            }
+            WordKind::LineStart => self.line_known,
         }
     }
 }

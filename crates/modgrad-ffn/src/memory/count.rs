@@ -1,0 +1,138 @@
+//! Counting a text.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use modgrad_compute::Pool;
+
+use super::kind::Reader;
+use super::{ContextKind, CountTable, MemoryConfig};
+
+/// The counts of a training text, for every kind of context.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    config: MemoryConfig,
+    tables: Vec<CountTable>,
+    /// Bytes of the text that were counted.
+    counted: usize,
+}
+
+/// How much counting may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct CountLimits {
+    /// Bytes that all tables together may take.
+    pub memory: usize,
+    /// After which no more of the text is counted.
+    pub time: Duration,
+}
+
+impl Memory {
+    /// Counts what follows each context of `text`, from its end backwards where not
+    /// all of it can be counted in time.
+    ///
+    /// Each thread counts whole kinds, so the tables do not depend on their number.
+    /// Where the tables exceed the memory, contexts that were seen least give way.
+    pub fn count(
+        pool: &Pool,
+        config: &MemoryConfig,
+        text: &[u8],
+        limits: CountLimits,
+    ) -> Result<Memory, String> {
+        config.validate()?;
+        let kinds = &config.kinds;
+        let text = &text[text.len() - countable(pool, kinds, text, limits)..];
+        let tables: Vec<Mutex<CountTable>> = kinds.iter().map(|_| Mutex::default()).collect();
+        pool.for_ranges(kinds.len(), 1, |stretch| {
+            for index in stretch {
+                let table = count_kind(kinds[index], text);
+                *tables[index].lock().expect("no other thread writes this table") = table;
+            }
+        });
+        let tables = tables.into_iter().map(|table| table.into_inner().expect("all are done"));
+        let mut tables: Vec<CountTable> = tables.collect();
+        shrink(&mut tables, limits.memory);
+        Ok(Memory { config: config.clone(), tables, counted: text.len() })
+    }
+
+    /// What it was counted by.
+    pub fn config(&self) -> &MemoryConfig {
+        &self.config
+    }
+
+    /// Bytes of text that were counted.
+    pub fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Bytes that the tables take.
+    pub fn size(&self) -> usize {
+        self.tables.iter().map(CountTable::size).sum()
+    }
+
+    pub(super) fn table(&self, kind: usize) -> &CountTable {
+        &self.tables[kind]
+    }
+
+    /// The tables as bytes, for a checkpoint.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.size() + 16 * self.tables.len());
+        self.tables.iter().for_each(|table| table.write(&mut bytes));
+        bytes
+    }
+
+    /// The memory that [`Memory::to_bytes`] made of tables for `config`.
+    pub fn from_bytes(config: &MemoryConfig, mut bytes: &[u8]) -> Result<Memory, String> {
+        config.validate()?;
+        let read = |_: &ContextKind| CountTable::read(&mut bytes);
+        let tables: Option<Vec<CountTable>> = config.kinds.iter().map(read).collect();
+        match tables {
+            Some(tables) if bytes.is_empty() => {
+                Ok(Memory { config: config.clone(), tables, counted: 0 })
+            }
+            _ => Err(format!("not the tables of {} kinds of contexts", config.kinds.len())),
+        }
+    }
+}
+
+fn count_kind(kind: ContextKind, text: &[u8]) -> CountTable {
+    let kinds = [kind];
+    let mut reader = Reader::new(&kinds);
+    let mut pairs = Vec::with_capacity(text.len());
+    for pair in text.windows(2) {
+        reader.advance(pair[0]);
+        let hash = reader.hash(0);
+        if hash != 0 {
+            pairs.push((hash & !255) | u64::from(pair[1]));
+        }
+    }
+    CountTable::build(&mut pairs)
+}
+
+/// How many bytes of the text's end can be counted in time, judged by a sample.
+fn countable(pool: &Pool, kinds: &[ContextKind], text: &[u8], limits: CountLimits) -> usize {
+    const SAMPLE: usize = 1 << 18;
+    if text.len() <= 2 * SAMPLE || kinds.is_empty() {
+        return text.len();
+    }
+    let start = Instant::now();
+    count_kind(kinds[kinds.len() - 1], &text[text.len() - SAMPLE..]);
+    let all = start.elapsed().mul_f64(kinds.len() as f64 / pool.threads() as f64);
+    // Sorting a longer text costs more for each of its bytes, and misses caches.
+    let bytes = SAMPLE as f64 * limits.time.as_secs_f64() / (1.5 * all.as_secs_f64());
+    text.len().min((bytes as usize).max(SAMPLE))
+}
+
+/// Prunes the largest table, again and again, until all fit.
+fn shrink(tables: &mut [CountTable], memory: usize) {
+    let mut least = vec![1; tables.len()];
+    while tables.iter().map(CountTable::size).sum::<usize>() > memory {
+        let Some(largest) = (0..tables.len())
+            .filter(|&index| least[index] < u32::MAX / 2)
+            .max_by_key(|&index| tables[index].size())
+        else {
+            return;
+        };
+        least[largest] *= 2;
+        tables[largest].prune(least[largest]);
+    }
+}

@@ -1,0 +1,183 @@
+//! An online mixer: softmax of weighted logarithms of all experts' rows, its weights
+//! moved after each byte along the gradient of that byte's logarithm.
+//!
+//! One set of weights is chosen at each position (Mahoney's context mixing, in the
+//! form of logistic mixing over 256 symbols). Weights begin each window as training
+//! has left them.
+
+use modgrad_compute::{math, multiversion};
+
+use super::MemoryConfig;
+
+pub(super) struct Mixer {
+    rate: f32,
+    experts: usize,
+    /// [sets, experts], of this window.
+    weights: Vec<f32>,
+    /// By what each expert's row is multiplied outside the entries.
+    scales: Vec<f32>,
+    set: usize,
+    /// The mixed row.
+    row: [f32; 256],
+    largest: f32,
+}
+
+/// The weights that a mixer begins with: an even share for each expert.
+pub(super) fn first_weights(config: &MemoryConfig) -> Vec<f32> {
+    let experts = config.counted_experts();
+    vec![1.0 / experts as f32; config.sets() * experts]
+}
+
+impl Mixer {
+    pub(super) fn new(config: &MemoryConfig) -> Mixer {
+        let experts = config.counted_experts();
+        Mixer {
+            rate: config.mixer_rate,
+            experts,
+            weights: vec![0.0; config.sets() * experts],
+            scales: vec![1.0; experts],
+            set: 0,
+            row: [0.0; 256],
+            largest: 0.0,
+        }
+    }
+
+    pub(super) fn begin(&mut self, weights: &[f32]) {
+        self.weights.copy_from_slice(weights);
+    }
+
+    /// Adds what the window has changed.
+    pub(super) fn end(&self, begun: &[f32], changes: &mut [f32]) {
+        for ((change, now), before) in changes.iter_mut().zip(&self.weights).zip(begun) {
+            *change += now - before;
+        }
+    }
+
+    pub(super) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    pub(super) fn set_scale(&mut self, expert: usize, scale: f32) {
+        self.scales[expert] = scale;
+    }
+
+    pub(super) fn largest(&self) -> f32 {
+        self.largest
+    }
+
+    /// Mixes the experts' rows: `difference` [experts, E] at `bytes` [E]. Returns the
+    /// multiple of the base, and the mixed difference in `mixed` [E].
+    pub(super) fn mix(
+        &mut self,
+        set: usize,
+        entries: usize,
+        base: &[f32],
+        bytes: &[i32],
+        difference: &[f32],
+        mixed: &mut [f32],
+    ) -> f32 {
+        self.set = set;
+        let weights = &self.weights[set * self.experts..][..self.experts];
+        mixed.fill(0.0);
+        weighted(entries, weights, difference, mixed);
+        let multiple: f32 = weights.iter().sum();
+        scaled(multiple, base, &mut self.row);
+        for (byte, difference) in bytes.iter().zip(&*mixed) {
+            self.row[*byte as usize] += difference;
+        }
+        self.largest = softmax(&mut self.row);
+        multiple
+    }
+
+    /// Moves the weights of the last mix towards the byte that came.
+    pub(super) fn learn(
+        &mut self,
+        next: u8,
+        entries: usize,
+        base: &[f32],
+        bytes: &[i32],
+        difference: &[f32],
+    ) {
+        let mut at_entries = [0.0f32; 256];
+        let at_entries = &mut at_entries[..entries];
+        for (at, byte) in at_entries.iter_mut().zip(bytes) {
+            *at = -self.row[*byte as usize];
+        }
+        // An entry that is left over has a difference of 0, so its byte does not matter.
+        for (at, byte) in at_entries.iter_mut().zip(bytes) {
+            *at += f32::from(*byte == i32::from(next));
+        }
+        let common = base[usize::from(next)] - dot(&self.row, base);
+        let weights = &mut self.weights[self.set * self.experts..][..self.experts];
+        move_weights(self.rate, common, at_entries, difference, weights);
+    }
+}
+
+multiversion! {
+    fn weighted(entries: usize, weights: &[f32], difference: &[f32], mixed: &mut [f32]) {
+        for (weight, row) in weights.iter().zip(difference.chunks_exact(entries)) {
+            for (mixed, difference) in mixed.iter_mut().zip(row) {
+                *mixed += weight * difference;
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn scaled(multiple: f32, base: &[f32], out: &mut [f32]) {
+        for (out, base) in out.iter_mut().zip(base) {
+            *out = multiple * base;
+        }
+    }
+}
+
+multiversion! {
+    /// In place; returns the largest probability.
+    fn softmax(row: &mut [f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        for chunk in row.chunks_exact(16) {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane = lane.max(*x);
+            }
+        }
+        let highest = lanes.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+        let mut sums = [0.0f32; 16];
+        for chunk in row.chunks_exact_mut(16) {
+            for (sum, x) in sums.iter_mut().zip(chunk) {
+                *x = math::exp(*x - highest);
+                *sum += *x;
+            }
+        }
+        let inverse = 1.0 / sums.iter().sum::<f32>();
+        row.iter_mut().for_each(|x| *x *= inverse);
+        inverse
+    }
+}
+
+multiversion! {
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut sums = [0.0f32; 16];
+        for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum += a * b;
+            }
+        }
+        sums.iter().sum()
+    }
+}
+
+multiversion! {
+    fn move_weights(
+        rate: f32, common: f32, error: &[f32], difference: &[f32], weights: &mut [f32],
+    ) {
+        for (weight, row) in weights.iter_mut().zip(difference.chunks_exact(error.len())) {
+            let mut sums = [0.0f32; 16];
+            for (error, row) in error.chunks_exact(16).zip(row.chunks_exact(16)) {
+                for ((sum, error), difference) in sums.iter_mut().zip(error).zip(row) {
+                    *sum += error * difference;
+                }
+            }
+            *weight += rate * (common + sums.iter().sum::<f32>());
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Counted memory: which bytes followed each context of a training text, turned
+//! into probability rows of many experts.
+//!
+//! A position's rows depend only on the bytes of its window up to it, and on
+//! numbers that training has settled: nothing here is differentiated. The reader's
+//! order: what contexts there are (`kind`), how their counts are kept (`table`), how
+//! a text is counted (`count`), how a row backs off to another (`back_off`), and the
+//! rows of a window (`rows`, with `tally` and `mixer`).
+
+mod back_off;
+mod config;
+mod count;
+mod kind;
+mod learned;
+mod mixer;
+mod rows;
+mod table;
+mod tally;
+
+pub use config::MemoryConfig;
+pub use count::{CountLimits, Memory};
+pub use kind::ContextKind;
+pub use learned::{Learned, Lessons};
+pub use rows::{Rows, STATISTICS, Scratch, Surroundings};
+pub use table::CountTable;
+
+#[cfg(test)]
+mod tests;

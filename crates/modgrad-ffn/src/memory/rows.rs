@@ -1,0 +1,407 @@
+//! The rows of every expert at each position of a window, in order.
+//!
+//! Written out, a row has 256 probabilities; but an expert's row differs from the
+//! base's, up to a factor, only in bytes that its contexts, or those it backs off to,
+//! have seen. So a position is: the base's logarithms in full; up to E bytes, the
+//! entries; and for each expert how far its logarithms at the entries are from the
+//! base's, less the constant by which they differ everywhere else. What is constant
+//! over a row is left out, since a softmax over weighted rows does not see it.
+//!
+//! Axes: T positions of a window, K experts, E entries.
+
+use modgrad_compute::{math, multiversion};
+
+use super::back_off::{BUCKETS, bucket};
+use super::kind::Reader;
+use super::mixer::Mixer;
+use super::tally::Tally;
+use super::{Learned, Lessons, Memory};
+
+/// Figures of an expert's context at a position: see [`Rows::statistics`].
+pub const STATISTICS: usize = 3;
+/// The least probability whose logarithm is formed.
+const LEAST: f32 = 1e-30;
+
+/// The rows of a window.
+pub struct Rows<'a> {
+    /// [T, 256]: ln p of the base.
+    pub base: &'a mut [f32],
+    /// [T, E]: the bytes where experts differ; those left over have `difference` 0.
+    pub entries: &'a mut [i32],
+    /// [T, K, E]: ln p − ln p(base) − what that is at all other bytes.
+    pub difference: &'a mut [f32],
+    /// [T, K]: the multiple of ln p(base) that a row has at all other bytes.
+    pub multiple: &'a mut [f32],
+    /// [T, K, 3]: ln(1 + n), ln(1 + d) and the largest share, of n times that the
+    /// context was seen with d different bytes; of the mixer its largest
+    /// probability, and twice 0.
+    pub statistics: &'a mut [f32],
+}
+
+/// The text around a training window, which is taken out of the counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// What stands before the window, read for its contexts and taken out.
+    pub before: &'a [u8],
+    /// What stands behind it.
+    pub after: &'a [u8],
+    /// Read before that, but not taken out.
+    pub earlier: &'a [u8],
+}
+
+/// Memory for one window at a time.
+pub struct Scratch {
+    window: Vec<Tally>,
+    surroundings: Vec<Tally>,
+    /// How often a byte stands in what is taken out.
+    out: Vec<u32>,
+    /// The entry of a byte, or `NONE`.
+    entry: [u8; 256],
+    contexts: Vec<Context>,
+    seen: Vec<(u8, u32)>,
+    probabilities: Vec<f32>,
+    row: [f32; 256],
+    mixer: Mixer,
+}
+
+const NONE: u8 = 255;
+
+/// What a context of an expert has seen: a stretch of `Scratch::seen`, and sums.
+#[derive(Clone, Copy)]
+struct Context {
+    first: usize,
+    end: usize,
+    total: u32,
+    largest: u32,
+}
+
+impl Context {
+    /// The context whose counts end `seen`.
+    fn of(seen: &[(u8, u32)], first: usize) -> Context {
+        let counts = seen[first..].iter().map(|&(_, count)| count);
+        let total = counts.clone().fold(0u32, u32::saturating_add);
+        Context { first, end: seen.len(), total, largest: counts.max().unwrap_or(0) }
+    }
+
+    fn distinct(&self) -> u32 {
+        (self.end - self.first) as u32
+    }
+}
+
+impl Scratch {
+    /// For windows under the memory's configuration.
+    pub fn new(memory: &Memory) -> Scratch {
+        let config = memory.config();
+        let tallies = |count: usize| (0..count).map(|_| Tally::default()).collect();
+        Scratch {
+            window: tallies(config.in_window.len()),
+            surroundings: tallies(config.kinds.len()),
+            out: vec![0; 256],
+            entry: [NONE; 256],
+            contexts: Vec::new(),
+            seen: Vec::new(),
+            probabilities: vec![0.0; config.counted_experts() * config.entries],
+            row: [0.0; 256],
+            mixer: Mixer::new(config),
+        }
+    }
+
+    /// Fills `rows` for the bytes of `window`; position t knows bytes 0 to t.
+    ///
+    /// With `surroundings`, the counts of the window and of what stands around it are
+    /// taken out, so that a training text looks like any other. What there is to learn
+    /// from the window's bytes, each but the first, is added to `lessons`.
+    pub fn fill(
+        &mut self,
+        memory: &Memory,
+        learned: &Learned,
+        window: &[u8],
+        surroundings: Option<Surroundings<'_>>,
+        mut lessons: Option<&mut Lessons>,
+        rows: &mut Rows<'_>,
+    ) {
+        let config = memory.config();
+        let (kinds, experts, entries) = (&config.kinds, config.experts(), config.entries);
+        self.window.iter_mut().for_each(|tally| tally.reset(window.len()));
+        if let Some(surroundings) = surroundings {
+            self.take_out(memory, window, surroundings);
+        }
+        self.mixer.begin(&learned.mixer);
+        let mut reader = Reader::new(kinds);
+        let mut hashes = vec![0; kinds.len()];
+        for (t, &byte) in window.iter().enumerate() {
+            reader.advance(byte);
+            hashes.iter_mut().enumerate().for_each(|(kind, hash)| *hash = reader.hash(kind));
+            self.look_up(memory, &hashes, surroundings.is_some());
+            let base = &mut rows.base[t * 256..(t + 1) * 256];
+            self.base_row(memory, learned, base);
+            let bytes = &mut rows.entries[t * entries..(t + 1) * entries];
+            let count = self.choose_entries(memory, bytes);
+            self.expert_rows(memory, learned, bytes);
+            let at = t * experts * entries;
+            let difference = &mut rows.difference[at..at + experts * entries];
+            let counted = config.counted_experts() * entries;
+            self.scales(memory, learned);
+            differences(
+                entries,
+                count,
+                &self.probabilities,
+                self.mixer.scales(),
+                bytes,
+                base,
+                &mut difference[..counted],
+            );
+            let (counts, mixed) = difference.split_at_mut(counted);
+            let set = self.set(memory);
+            let multiple = self.mixer.mix(set, entries, base, bytes, counts, mixed);
+            let multiples = &mut rows.multiple[t * experts..(t + 1) * experts];
+            multiples.fill(1.0);
+            multiples[experts - 1] = multiple;
+            let at = t * experts * STATISTICS;
+            self.statistics(memory, &mut rows.statistics[at..at + experts * STATISTICS]);
+            if let Some(&next) = window.get(t + 1) {
+                if let Some(lessons) = lessons.as_deref_mut() {
+                    self.observe(memory, learned, next, lessons);
+                }
+                self.mixer.learn(next, entries, base, bytes, counts);
+                for (tally, &kind) in self.window.iter_mut().zip(&config.in_window) {
+                    if hashes[kind] != 0 {
+                        tally.add(hashes[kind], next);
+                    }
+                }
+            }
+            bytes[..count].iter().for_each(|&byte| self.entry[byte as usize] = NONE);
+        }
+        if let Some(lessons) = lessons {
+            self.mixer.end(&learned.mixer, &mut lessons.mixer);
+        }
+    }
+
+    /// Tallies the window and what stands around it, as the counts saw them.
+    fn take_out(&mut self, memory: &Memory, window: &[u8], around: Surroundings<'_>) {
+        let kinds = &memory.config().kinds;
+        let inside = around.before.len() + window.len() + around.after.len();
+        self.surroundings.iter_mut().for_each(|tally| tally.reset(inside + 1));
+        let mut reader = Reader::new(kinds);
+        around.earlier.iter().for_each(|&byte| reader.advance(byte));
+        let stretch = around.before.iter().chain(window).chain(around.after);
+        for (index, &byte) in stretch.enumerate() {
+            // What follows the byte before the stretch was counted as well.
+            if index > 0 || !around.earlier.is_empty() {
+                for (kind, tally) in self.surroundings.iter_mut().enumerate() {
+                    let hash = reader.hash(kind);
+                    if hash != 0 {
+                        tally.add(hash, byte);
+                    }
+                }
+            }
+            reader.advance(byte);
+        }
+    }
+
+    /// What every expert's context has seen, kinds below the base included.
+    fn look_up(&mut self, memory: &Memory, hashes: &[u64], taken_out: bool) {
+        self.seen.clear();
+        self.contexts.clear();
+        for (kind, &hash) in hashes.iter().enumerate() {
+            let first = self.seen.len();
+            let found = if hash == 0 { None } else { memory.table(kind).get(hash) };
+            if let Some(counts) = found {
+                if taken_out {
+                    for (byte, count) in self.surroundings[kind].get(hash) {
+                        self.out[usize::from(byte)] = count;
+                    }
+                    self.seen.extend(counts.iter().filter_map(|(byte, count)| {
+                        let left = count.saturating_sub(self.out[usize::from(byte)]);
+                        (left > 0).then_some((byte, left))
+                    }));
+                    for (byte, _) in self.surroundings[kind].get(hash) {
+                        self.out[usize::from(byte)] = 0;
+                    }
+                } else {
+                    self.seen.extend(counts.iter());
+                }
+            }
+            self.contexts.push(Context::of(&self.seen, first));
+        }
+        for (tally, &kind) in self.window.iter().zip(&memory.config().in_window) {
+            let first = self.seen.len();
+            self.seen.extend(tally.get(hashes[kind]));
+            self.contexts.push(Context::of(&self.seen, first));
+        }
+    }
+
+    /// ln p of the base, by the orders up to it.
+    fn base_row(&mut self, memory: &Memory, learned: &Learned, out: &mut [f32]) {
+        self.row.fill(1.0 / 256.0);
+        for kind in 0..=memory.config().base {
+            let context = self.contexts[kind];
+            if context.total == 0 {
+                continue;
+            }
+            let lambda = learned.weight(kind, bucket(context.total, context.distinct()));
+            let share = (1.0 - lambda) / context.total as f32;
+            self.row.iter_mut().for_each(|p| *p *= lambda);
+            for &(byte, count) in &self.seen[context.first..context.end] {
+                self.row[usize::from(byte)] += share * count as f32;
+            }
+        }
+        logarithms(&self.row, out);
+    }
+
+    /// The bytes that experts above the base have seen, at most E of them, the
+    /// deepest contexts first; returns how many.
+    fn choose_entries(&mut self, memory: &Memory, bytes: &mut [i32]) -> usize {
+        let config = memory.config();
+        let above = config.base + 1;
+        let mut count = 0;
+        // Other kinds and the window's own first, then orders from the highest down.
+        let order = (config.orders()..self.contexts.len()).chain((above..config.orders()).rev());
+        for context in order {
+            let Context { first, end, .. } = self.contexts[context];
+            for &(byte, _) in &self.seen[first..end] {
+                if self.entry[usize::from(byte)] == NONE && count < bytes.len() {
+                    self.entry[usize::from(byte)] = count as u8;
+                    bytes[count] = i32::from(byte);
+                    count += 1;
+                }
+            }
+        }
+        bytes[count..].fill(0);
+        count
+    }
+
+    /// p of every expert at the entries.
+    fn expert_rows(&mut self, memory: &Memory, learned: &Learned, bytes: &[i32]) {
+        let config = memory.config();
+        let (entries, base) = (bytes.len(), config.base);
+        for (p, &byte) in self.probabilities[..entries].iter_mut().zip(bytes) {
+            *p = self.row[byte as usize];
+        }
+        for expert in 1..config.counted_experts() {
+            let context = self.contexts[base + expert];
+            let from = config.back_off(expert) * entries;
+            let (before, rest) = self.probabilities.split_at_mut(expert * entries);
+            let (back, row) = (&before[from..from + entries], &mut rest[..entries]);
+            if context.total == 0 {
+                row.copy_from_slice(back);
+                continue;
+            }
+            let lambda = learned.weight(base + expert, bucket(context.total, context.distinct()));
+            for (p, back) in row.iter_mut().zip(back) {
+                *p = lambda * back;
+            }
+            let share = (1.0 - lambda) / context.total as f32;
+            for &(byte, count) in &self.seen[context.first..context.end] {
+                let entry = self.entry[usize::from(byte)];
+                if entry != NONE {
+                    row[usize::from(entry)] += share * count as f32;
+                }
+            }
+        }
+    }
+
+    /// By what each expert's row is multiplied outside the entries.
+    fn scales(&mut self, memory: &Memory, learned: &Learned) {
+        let config = memory.config();
+        for expert in 0..config.counted_experts() {
+            let context = self.contexts[config.base + expert];
+            let mut scale = 1.0;
+            if expert > 0 {
+                scale = self.mixer.scales()[config.back_off(expert)];
+                if context.total > 0 {
+                    let at = bucket(context.total, context.distinct());
+                    scale *= learned.weight(config.base + expert, at);
+                }
+            }
+            self.mixer.set_scale(expert, scale);
+        }
+    }
+
+    /// The mixer's set of weights: the deepest order that is known from the text, and
+    /// the last kind that is known in the window.
+    fn set(&self, memory: &Memory) -> usize {
+        let config = memory.config();
+        let known = |contexts: &[Context]| {
+            contexts.iter().rposition(|context| context.total > 0).map_or(0, |at| at + 1)
+        };
+        let deepest = known(&self.contexts[..config.orders()]);
+        deepest * (config.in_window.len() + 1) + known(&self.contexts[config.kinds.len()..])
+    }
+
+    fn statistics(&self, memory: &Memory, out: &mut [f32]) {
+        let base = memory.config().base;
+        let mut rows = out.chunks_exact_mut(STATISTICS);
+        for (context, out) in self.contexts[base..].iter().zip(&mut rows) {
+            let share = context.largest as f32 / context.total.max(1) as f32;
+            let ln = |count: u32| math::log(1.0 + count as f32);
+            out.copy_from_slice(&[ln(context.total), ln(context.distinct()), share]);
+        }
+        if let Some(mixer) = rows.next() {
+            mixer.copy_from_slice(&[self.mixer.largest(), 0.0, 0.0]);
+        }
+    }
+
+    /// How the likelihood of the byte that came depends on each context's λ.
+    fn observe(&self, memory: &Memory, learned: &Learned, next: u8, lessons: &mut Lessons) {
+        let config = memory.config();
+        let mut probability = vec![0.0f32; self.contexts.len()];
+        for (index, context) in self.contexts.iter().enumerate() {
+            let back = match index {
+                0 => 1.0 / 256.0,
+                _ if index <= config.base => probability[index - 1],
+                _ => probability[config.base + config.back_off(index - config.base)],
+            };
+            if context.total == 0 {
+                probability[index] = back;
+                continue;
+            }
+            let at = bucket(context.total, context.distinct());
+            let lambda = learned.weight(index, at);
+            let seen = self.seen[context.first..context.end].iter();
+            let count =
+                seen.filter(|&&(byte, _)| byte == next).map(|&(_, count)| count).sum::<u32>();
+            let own = (1.0 - lambda) * count as f32 / context.total as f32;
+            probability[index] = own + lambda * back;
+            let observed = &mut lessons.back_off[index * BUCKETS + at];
+            let slope = lambda * back / probability[index].max(LEAST) - lambda;
+            observed.0 += slope;
+            observed.1 += slope * slope;
+        }
+    }
+}
+
+multiversion! {
+    fn logarithms(p: &[f32], out: &mut [f32]) {
+        for (out, p) in out.iter_mut().zip(p) {
+            *out = math::log(p.max(LEAST));
+        }
+    }
+}
+
+multiversion! {
+    /// ln p − ln scale − ln p(base) of every expert at the first `count` entries.
+    fn differences(
+        entries: usize,
+        count: usize,
+        probabilities: &[f32],
+        scales: &[f32],
+        bytes: &[i32],
+        base: &[f32],
+        out: &mut [f32],
+    ) {
+        let mut at_entries = [0.0f32; 256];
+        for (at, byte) in at_entries.iter_mut().zip(bytes) {
+            *at = base[*byte as usize];
+        }
+        let used = count.next_multiple_of(16).min(entries);
+        let experts = probabilities.chunks_exact(entries).zip(out.chunks_exact_mut(entries));
+        for ((p, out), scale) in experts.zip(scales) {
+            let constant = math::log(scale.max(LEAST));
+            for ((out, p), base) in out[..used].iter_mut().zip(p).zip(&at_entries) {
+                *out = math::log(p.max(LEAST)) - constant - base;
+            }
+            out[count..].fill(0.0);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Which bytes followed each context of one kind, and how often: packed, read-only.
+//!
+//! Records stand in the order of their contexts' hashes, and an index gives the
+//! place of the first record of each stretch of hashes, so that a look-up touches
+//! two cache lines. Two contexts share a record only if they share an index entry
+//! and 16 further bits: about one unseen context in 10,000 is taken for another.
+//!
+//! Record: check u16 · entries u8 · and, where entries is 0, one byte that was
+//! seen once; else the width of a count u8 · bytes · counts, from the most frequent
+//! to the least.
+
+/// Bytes of a context that are kept: the most frequent.
+pub(super) const MOST_ENTRIES: usize = 255;
+/// Contexts to an index entry, on average.
+const CONTEXTS_AN_ENTRY: usize = 4;
+
+/// The counts of one kind of context.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CountTable {
+    /// Bits of a hash that choose an index entry.
+    index_bits: u32,
+    /// Where the records of each index entry begin, and the end.
+    starts: Vec<u32>,
+    records: Vec<u8>,
+}
+
+/// What followed one context.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Counts<'a> {
+    bytes: &'a [u8],
+    counts: &'a [u8],
+    /// Bytes of a count; 0 where the only count is 1.
+    width: usize,
+}
+
+impl Counts<'_> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
+        self.bytes.iter().enumerate().map(|(index, &byte)| (byte, self.count(index)))
+    }
+
+    #[inline(always)]
+    fn count(&self, index: usize) -> u32 {
+        match self.width {
+            0 => 1,
+            1 => u32::from(self.counts[index]),
+            2 => {
+                u32::from(u16::from_le_bytes([self.counts[2 * index], self.counts[2 * index + 1]]))
+            }
+            _ => {
+                let at = 4 * index;
+                let bytes = [0, 1, 2, 3].map(|offset| self.counts[at + offset]);
+                u32::from_le_bytes(bytes)
+            }
+        }
+    }
+}
+
+/// The first record of `records` and what stands behind it.
+#[inline(always)]
+fn take_record(records: &[u8]) -> Option<(Counts<'_>, &[u8])> {
+    let [_, _, entries, next, after @ ..] = records else { return None };
+    if *entries == 0 {
+        let bytes = std::slice::from_ref(next);
+        return Some((Counts { bytes, counts: &[], width: 0 }, after));
+    }
+    let (entries, width) = (usize::from(*entries), usize::from(*next));
+    let (bytes, after) = after.split_at_checked(entries)?;
+    let (counts, after) = after.split_at_checked(entries * width)?;
+    Some((Counts { bytes, counts, width }, after))
+}
+
+impl CountTable {
+    /// Counts pairs of (hash & !255) | byte; they are sorted in place.
+    pub(super) fn build(pairs: &mut [u64]) -> CountTable {
+        pairs.sort_unstable();
+        let contexts = pairs.chunk_by(|a, b| a >> 8 == b >> 8);
+        let count = contexts.clone().count();
+        let index_bits = (count / CONTEXTS_AN_ENTRY).max(1).ilog2();
+        let mut table = CountTable { index_bits, starts: Vec::new(), records: Vec::new() };
+        table.starts.reserve_exact((1 << index_bits) + 1);
+        table.records.reserve(count * 5);
+        for context in contexts {
+            let entry = table.entry(context[0]);
+            while table.starts.len() <= entry {
+                table.starts.push(table.end());
+            }
+            table.add(context);
+        }
+        while table.starts.len() <= 1 << index_bits {
+            table.starts.push(table.end());
+        }
+        table.records.shrink_to_fit();
+        table
+    }
+
+    fn end(&self) -> u32 {
+        u32::try_from(self.records.len()).expect("records of one kind stay below 4 GiB")
+    }
+
+    fn add(&mut self, context: &[u64]) {
+        self.records.extend_from_slice(&self.check(context[0]).to_le_bytes());
+        if let [only] = context {
+            self.records.extend_from_slice(&[0, *only as u8]);
+            return;
+        }
+        let mut entries: Vec<(u32, u8)> = context
+            .chunk_by(|a, b| a == b)
+            .map(|same| (same.len() as u32, same[0] as u8))
+            .collect();
+        entries.sort_unstable_by_key(|&(count, byte)| (std::cmp::Reverse(count), byte));
+        entries.truncate(MOST_ENTRIES);
+        let width = match entries[0].0 {
+            0..=0xff => 1,
+            0x100..=0xffff => 2,
+            _ => 4,
+        };
+        self.records.extend_from_slice(&[entries.len() as u8, width]);
+        self.records.extend(entries.iter().map(|&(_, byte)| byte));
+        for (count, _) in entries {
+            self.records.extend_from_slice(&count.to_le_bytes()[..usize::from(width)]);
+        }
+    }
+
+    #[inline(always)]
+    fn entry(&self, hash: u64) -> usize {
+        // In two shifts: there may be no bits at all.
+        (hash >> 1 >> (63 - self.index_bits)) as usize
+    }
+
+    #[inline(always)]
+    fn check(&self, hash: u64) -> u16 {
+        (hash << self.index_bits >> 48) as u16
+    }
+
+    /// What followed the context of `hash`; `None` where nothing is known.
+    #[inline(always)]
+    pub(super) fn get(&self, hash: u64) -> Option<Counts<'_>> {
+        let entry = self.entry(hash);
+        let stretch = *self.starts.get(entry)? as usize..*self.starts.get(entry + 1)? as usize;
+        let mut rest = self.records.get(stretch)?;
+        let check = self.check(hash).to_le_bytes();
+        while let Some((record, after)) = take_record(rest) {
+            if rest[..2] == check {
+                return Some(record);
+            }
+            rest = after;
+        }
+        None
+    }
+
+    /// Drops the contexts that were seen less than `least` times.
+    pub(super) fn prune(&mut self, least: u32) {
+        let mut records = Vec::with_capacity(self.records.len() / 2);
+        let mut starts = Vec::with_capacity(self.starts.len());
+        for stretch in self.starts.windows(2) {
+            starts.push(records.len() as u32);
+            let mut rest = &self.records[stretch[0] as usize..stretch[1] as usize];
+            while let Some((record, after)) = take_record(rest) {
+                if record.iter().map(|(_, count)| u64::from(count)).sum::<u64>() >= least.into() {
+                    records.extend_from_slice(&rest[..rest.len() - after.len()]);
+                }
+                rest = after;
+            }
+        }
+        starts.push(records.len() as u32);
+        records.shrink_to_fit();
+        (self.records, self.starts) = (records, starts);
+    }
+
+    /// Bytes that the table takes.
+    pub fn size(&self) -> usize {
+        self.records.len() + 4 * self.starts.len()
+    }
+
+    /// Appends the table as bytes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.index_bits.to_le_bytes());
+        out.extend_from_slice(&(self.records.len() as u32).to_le_bytes());
+        out.extend(self.starts.iter().flat_map(|start| start.to_le_bytes()));
+        out.extend_from_slice(&self.records);
+    }
+
+    /// Takes a table from the front of `bytes`; `None` where they are not one.
+    pub(super) fn read(bytes: &mut &[u8]) -> Option<CountTable> {
+        let number = |bytes: &mut &[u8]| {
+            let (number, rest) = bytes.split_first_chunk::<4>()?;
+            *bytes = rest;
+            Some(u32::from_le_bytes(*number))
+        };
+        let index_bits = number(bytes).filter(|&bits| bits < 32)?;
+        let size = number(bytes)? as usize;
+        let (starts, rest) = bytes.split_at_checked(4 * ((1usize << index_bits) + 1))?;
+        let (records, rest) = rest.split_at_checked(size)?;
+        *bytes = rest;
+        let starts: Vec<u32> = starts
+            .chunks_exact(4)
+            .map(|start| u32::from_le_bytes([start[0], start[1], start[2], start[3]]))
+            .collect();
+        let records = records.to_vec();
+        Some(CountTable { index_bits, starts, records })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::mix;
+    use std::collections::BTreeMap;
+
+    /// (hash, byte, how often), some contexts frequent and most seen once.
+    fn example() -> Vec<(u64, u8, u32)> {
+        let mut counts =
+            vec![(mix(1), 7, 70_000), (mix(1), 9, 3), (mix(2), 0, 300), (mix(2), 1, 300)];
+        counts.extend((0..=255).map(|byte| (mix(3), byte, 2 - u32::from(byte == 17))));
+        counts.extend((10..3000).map(|context| (mix(context), context as u8, 1)));
+        counts.extend((10..3000).step_by(7).map(|context| (mix(context), 200, 1)));
+        counts
+    }
+
+    fn build(counts: &[(u64, u8, u32)]) -> CountTable {
+        let pairs = counts.iter().flat_map(|&(hash, byte, count)| {
+            std::iter::repeat_n((hash & !255) | u64::from(byte), count as usize)
+        });
+        CountTable::build(&mut pairs.collect::<Vec<_>>())
+    }
+
+    fn expected(counts: &[(u64, u8, u32)]) -> BTreeMap<u64, BTreeMap<u8, u32>> {
+        let mut contexts: BTreeMap<u64, BTreeMap<u8, u32>> = BTreeMap::new();
+        for &(hash, byte, count) in counts {
+            *contexts.entry(hash).or_default().entry(byte).or_default() += count;
+        }
+        contexts
+    }
+
+    #[test]
+    fn every_context_has_its_counts_and_others_have_none() {
+        let counts = example();
+        let table = build(&counts);
+        for (hash, mut bytes) in expected(&counts) {
+            if bytes.len() > MOST_ENTRIES {
+                bytes.remove(&17); // the least frequent of 256
+            }
+            let found: BTreeMap<u8, u32> = table.get(hash).unwrap().iter().collect();
+            assert_eq!(found, bytes);
+        }
+        let taken = (10_000..110_000).filter(|&other| table.get(mix(other)).is_some()).count();
+        assert!(taken < 50, "{taken} of 100,000 unseen contexts are taken for others");
+    }
+
+    #[test]
+    fn pruning_drops_what_was_seen_less() {
+        let counts = example();
+        let mut table = build(&counts);
+        let before = table.size();
+        table.prune(2);
+        assert!(table.size() < before);
+        for (hash, bytes) in expected(&counts) {
+            assert_eq!(table.get(hash).is_some(), bytes.values().sum::<u32>() >= 2);
+        }
+    }
+
+    #[test]
+    fn a_written_table_is_read_and_a_broken_one_is_not_followed() {
+        let table = build(&example());
+        let mut bytes = Vec::new();
+        table.write(&mut bytes);
+        assert_eq!(CountTable::read(&mut bytes.as_slice()), Some(table.clone()));
+        for length in [0, 3, 7, 20, bytes.len() - 1] {
+            assert_eq!(CountTable::read(&mut &bytes[..length]), None);
+        }
+        for at in (0..bytes.len()).step_by(5) {
+            let mut broken = bytes.clone();
+            broken[at] ^= 0x81;
+            if let Some(table) = CountTable::read(&mut broken.as_slice()) {
+                (0..50).for_each(|context| {
+                    let _ = table.get(mix(context)).map(|c| c.iter().count());
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn of_nothing_there_is_an_empty_table() {
+        let table = build(&[]);
+        assert_eq!(table.get(mix(1)), None);
+        assert_eq!(
+            build(&[(mix(5), 3, 1)]).get(mix(5)).unwrap().iter().collect::<Vec<_>>(),
+            [(3, 1)]
+        );
+    }
+}

@@ -115,6 +115,9 @@ def generate_mazes(
     stream: str,
     threads: int,
 ) -> dict[str, NDArray[Any]]: ...
+def solve_mazes(
+    walls: NDArray[Any], ends: NDArray[Any], *, route_len: int, threads: int
+) -> dict[str, NDArray[Any]]: ...
 def evaluate_mazes(
     checkpoint: str | PathLike[str],
     *,

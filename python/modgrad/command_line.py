@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 
-class Commands(click.Group):
-    """Commands whose refusals are one line, never a traceback."""
+class _Refusals(click.Command):
+    """Whose refusals are one line, never a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -25,6 +25,14 @@ class Commands(click.Group):
                 raise
             click.echo(f"error: {error}", err=True)
             sys.exit(code)
+
+
+class OneCommand(_Refusals):
+    """A program that is one command."""
+
+
+class Commands(_Refusals, click.Group):
+    """A program of several commands."""
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -1,4 +1,7 @@
-"""Mazes to train on, and the evaluator for them: `python -m modgrad.mazes --help`.
+"""Mazes to train on, and the evaluator for them.
+
+    python -m modgrad.mazes CHECKPOINT             score a checkpoint
+    python -m modgrad.mazes generate FILE          keep mazes for `--load-mazes`
 
 The generator, the solver behind the labels and the evaluator are compiled
 (`crates/modgrad-training`); what a maze, a route and a score are stands there.
@@ -25,6 +28,8 @@ Algorithm = Literal["dfs", "kruskal", "wilson"]
 
 # The codes of moves in targets, and their bits in `optimal` and `directions`.
 UP, DOWN, LEFT, RIGHT, WAIT = range(5)
+
+MADE_AT_ONCE = 4096  # mazes of a bank, so that their pixels fit in memory
 
 
 @dataclass(frozen=True)
@@ -115,31 +120,82 @@ def evaluate(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The evaluator as a command: prints the score as one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m modgrad.mazes", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--size", type=int, help="pixels a side; those of `score` if left out")
-    parser.add_argument("--layout", help="open or corner")
-    parser.add_argument("--algorithm", help="dfs, kruskal or wilson")
-    parser.add_argument("--loops", type=float, help="the share of walls that is opened")
-    parser.add_argument("--mazes", type=int, help="how many")
-    parser.add_argument("--seed", type=int, help="which ones")
-    parser.add_argument("--route-len", type=int, help="score only so many steps")
-    given = vars(parser.parse_args(arguments))
-    for name in ("size", "mazes", "seed", "route_len"):
-        if given[name] is not None and given[name] < 0:
-            parser.error(f"--{name.replace('_', '-')} {given[name]} must not be negative")
+    """The commands of this module."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = _generate if given[:1] == ["generate"] else _evaluate
     try:
-        threads = resolve_threads(given.pop("threads"))
-        print(_core.evaluate_mazes(given.pop("checkpoint"), threads=threads, **given))
-    except ModgradError as error:
+        command(given)
+    except (ModgradError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """Scores a checkpoint and prints the figures as one line of JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m modgrad.mazes",
+        description=_evaluate.__doc__,
+        epilog="python -m modgrad.mazes generate FILE keeps mazes to train on; see its --help",
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--size", type=int, help="pixels a side; those of `score` if left out")
+    _add_kind(parser)
+    parser.add_argument("--mazes", type=int, help="how many")
+    parser.add_argument("--seed", type=int, help="which ones")
+    parser.add_argument("--route-len", type=int, help="score only so many steps")
+    given = _parsed(parser, arguments)
+    threads = resolve_threads(given.pop("threads"))
+    print(_core.evaluate_mazes(given.pop("checkpoint"), threads=threads, **given))
+
+
+def _generate(arguments: list[str]) -> None:
+    """Writes mazes to a file that `python examples/mazes --load-mazes FILE` trains on."""
+    from modgrad.maze_bank import Bank
+
+    parser = argparse.ArgumentParser(
+        prog="python -m modgrad.mazes generate", description=_generate.__doc__
+    )
+    parser.add_argument("file", type=Path, help="an .npz; one that exists is replaced")
+    parser.add_argument("--mazes", type=int, default=10_000, help="how many (%(default)s)")
+    parser.add_argument("--size", type=int, default=21, help="pixels a side (%(default)s)")
+    _add_kind(parser)
+    parser.add_argument("--seed", type=int, default=0, help="which ones (%(default)s)")
+    parser.add_argument("--threads", type=int)
+    given = _parsed(parser, arguments[1:])
+    path, count = given.pop("file"), given.pop("mazes")
+    if count < 1:
+        raise UsageError("--mazes 0 leaves nothing to keep: at least 1")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder to keep the mazes in")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file for the mazes")
+    kind = {name: value for name, value in given.items() if value is not None}
+    parts = [
+        Bank.of(generate(min(MADE_AT_ONCE, count - first), first=first, route_len=1, **kind))
+        for first in range(0, count, MADE_AT_ONCE)
+    ]
+    walls = np.concatenate([part.walls for part in parts])
+    Bank(walls, np.concatenate([part.ends for part in parts])).save(path)
+    print(f"wrote {count} mazes to {path}", file=sys.stderr)
+
+
+def _add_kind(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layout", help="open or corner")
+    parser.add_argument("--algorithm", help="dfs, kruskal or wilson")
+    parser.add_argument("--loops", type=float, help="the share of walls that is opened")
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    given = vars(parser.parse_args(arguments))
+    for name in ("size", "mazes", "seed", "route_len"):
+        if given.get(name) is not None and given[name] < 0:
+            parser.error(f"--{name.replace('_', '-')} {given[name]} must not be negative")
+    return given
 
 
 if __name__ == "__main__":

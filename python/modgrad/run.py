@@ -43,7 +43,9 @@ class Run:
         settings: Mapping[str, object],
         budget: float | None = None,
         steps: int | None = None,
+        unit: str = "B",
     ) -> None:
+        """`unit` is what `record` counts, as the progress line names it."""
         self.path = path
         self.task = task
         self.settings = dict(settings)
@@ -56,7 +58,7 @@ class Run:
         self._training: Training
         self._programs: Mapping[str, Program]
         self._saved = self._open()
-        self._progress = _Progress(budget)
+        self._progress = _Progress(budget, unit)
 
     def _open(self) -> checkpoint.Checkpoint | None:
         if not self.path.parent.is_dir():
@@ -166,7 +168,8 @@ class Run:
 class _Progress:
     """A line on stderr that says how far a run is."""
 
-    def __init__(self, budget: float | None) -> None:
+    def __init__(self, budget: float | None, unit: str) -> None:
+        self._unit = unit
         self._terminal = sys.stderr.isatty()
         self._every = SECONDS_BETWEEN_UPDATES
         if not self._terminal:
@@ -186,7 +189,7 @@ class _Progress:
             return
         line = (
             f"step {step:>7}  loss {self._bits / self._steps:.4f} bits  "
-            f"{self._tokens / elapsed / 1000:.1f} kB/s{_left(run)}"
+            f"{self._tokens / elapsed / 1000:.1f} k{self._unit}/s{_left(run)}"
         )
         if self._terminal:
             print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)

@@ -1,10 +1,11 @@
 //! Mazes, and the evaluator for them.
 
 use modgrad_compute::Pool;
-use modgrad_training::maze_gen::{MazeBatch, Stream};
+use modgrad_training::maze_gen::{Maze, MazeBatch, Stream};
 use modgrad_training::{
     Checkpoint, Limits, MazeError, MazeEvalOptions, MazeOptions, eval_mazes as evaluate,
 };
+use numpy::{PyReadonlyArray2, PyReadonlyArray3};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::PathBuf;
@@ -40,7 +41,48 @@ fn generate_mazes<'py>(
         let stream = Stream::named(stream, seed, first)?;
         MazeBatch::new(&Pool::new(threads), &options, stream, count, route_len)
     };
-    let batch = py.detach(make).map_err(refused)?;
+    arrays_of(py, py.detach(make).map_err(refused)?)
+}
+
+/// The same arrays for mazes that were stored: `walls` u8[N, S, S], where 0 is open;
+/// `ends` i32[N, 2], the pixels row·S + column of start and goal.
+#[pyfunction]
+#[pyo3(signature = (walls, ends, *, route_len, threads))]
+fn solve_mazes<'py>(
+    py: Python<'py>,
+    walls: PyReadonlyArray3<'py, u8>,
+    ends: PyReadonlyArray2<'py, i32>,
+    route_len: usize,
+    threads: usize,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (walls, ends) = (walls.as_array(), ends.as_array());
+    let (count, size) = (walls.shape()[0], walls.shape()[1]);
+    if walls.shape()[2] != size || ends.shape() != [count, 2] {
+        return Err(errors::MazeError::new_err(format!(
+            "walls {:?} and ends {:?} are not [N, S, S] and [N, 2]",
+            walls.shape(),
+            ends.shape()
+        )));
+    }
+    let walls: Vec<u8> = walls.iter().copied().collect();
+    // What is below zero becomes a pixel that no maze has.
+    let ends: Vec<usize> =
+        ends.iter().map(|&end| usize::try_from(end).unwrap_or(usize::MAX)).collect();
+    let make = || {
+        let mazes = (0..count)
+            .map(|index| {
+                let plane = size * size;
+                let (start, goal) = (ends[2 * index], ends[2 * index + 1]);
+                Maze::new(size, &walls[index * plane..][..plane], start, goal)
+                    .map_err(|error| MazeError::At { index, error: Box::new(error) })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        MazeBatch::of(&Pool::new(threads), size, mazes, route_len)
+    };
+    arrays_of(py, py.detach(make).map_err(refused)?)
+}
+
+fn arrays_of(py: Python<'_>, batch: MazeBatch) -> PyResult<Bound<'_, PyDict>> {
     let mazes = PyDict::new(py);
     for (name, tensor) in [
         ("pixels", batch.pixels),
@@ -106,5 +148,6 @@ fn refused(error: MazeError) -> PyErr {
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(generate_mazes, module)?)?;
+    module.add_function(wrap_pyfunction!(solve_mazes, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate_mazes, module)?)
 }

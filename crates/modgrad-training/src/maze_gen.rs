@@ -129,6 +129,44 @@ pub struct Maze {
 }
 
 impl Maze {
+    /// A maze as it was stored: one byte a pixel, row by row, where 0 is open.
+    ///
+    /// Refused unless walls surround it, start and goal are two different cells
+    /// (odd row, odd column), and a way leads from one to the other.
+    pub fn new(size: usize, walls: &[u8], start: usize, goal: usize) -> Result<Self, MazeError> {
+        MazeOptions { size, ..MazeOptions::default() }.check()?;
+        if walls.len() != size * size {
+            return Err(MazeError::Buffer {
+                buffer: "walls",
+                expected: size * size,
+                found: walls.len(),
+            });
+        }
+        let walls: Vec<u8> = walls.iter().map(|&wall| u8::from(wall != 0)).collect();
+        let impossible = |reason| Err(MazeError::Impossible { reason });
+        let rim = |pixel: usize| {
+            let (row, column) = (pixel / size, pixel % size);
+            row.min(column) == 0 || row.max(column) == size - 1
+        };
+        if (0..walls.len()).any(|pixel| rim(pixel) && walls[pixel] == 0) {
+            return impossible("its outermost pixels are not all walls");
+        }
+        let cell = |pixel: usize| {
+            pixel < walls.len()
+                && pixel / size % 2 == 1
+                && pixel % size % 2 == 1
+                && walls[pixel] == 0
+        };
+        if !cell(start) || !cell(goal) || start == goal {
+            return impossible("start and goal are not two open cells (odd row, odd column)");
+        }
+        let maze = Maze { grid: Grid { size, walls }, start, goal };
+        if maze.solve().directions()[start] == 0 {
+            return impossible("no way leads from start to goal");
+        }
+        Ok(maze)
+    }
+
     /// Pixels a side (S).
     pub fn size(&self) -> usize {
         self.grid.size

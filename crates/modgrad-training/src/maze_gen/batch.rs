@@ -95,10 +95,38 @@ impl BatchBuffers<'_> {
         route_length: usize,
     ) -> Result<(), MazeError> {
         options.check()?;
+        let count = self.lengths.len();
+        // A sequential stream has to be followed on one thread.
+        let made = match stream {
+            Stream::Indexed { .. } => Vec::new(),
+            Stream::Sequential { .. } => stream.mazes(pool, options, count)?,
+        };
+        let mut rows = self.rows(options.size, route_length, made)?;
+        pool.for_rows(&mut rows, 1, 1, |start, rows| {
+            for (row, index) in rows.iter_mut().zip(start as u64..) {
+                if let Stream::Indexed { seed, first } = stream {
+                    let mut lcg = Lcg::at(seed, first.wrapping_add(index));
+                    row.maze = Some(options.make(&mut lcg));
+                }
+                row.write();
+            }
+        });
+        Ok(())
+    }
+}
+
+impl<'a> BatchBuffers<'a> {
+    /// One row a maze, those in `made` at the front.
+    fn rows(
+        self,
+        size: usize,
+        route_length: usize,
+        made: Vec<Maze>,
+    ) -> Result<Vec<Row<'a>>, MazeError> {
         if route_length == 0 {
             return Err(MazeError::RouteLength);
         }
-        let (count, plane) = (self.lengths.len(), options.size * options.size);
+        let (count, plane) = (self.lengths.len(), size * size);
         for (buffer, found, row) in [
             ("pixels", self.pixels.len(), CHANNELS * plane),
             ("targets", self.targets.len(), route_length),
@@ -110,13 +138,8 @@ impl BatchBuffers<'_> {
                 return Err(MazeError::Buffer { buffer, expected, found });
             }
         }
-        // A sequential stream has to be followed on one thread.
-        let mut made = match stream {
-            Stream::Indexed { .. } => Vec::new(),
-            Stream::Sequential { .. } => stream.mazes(pool, options, count)?,
-        }
-        .into_iter();
-        let mut rows: Vec<Row<'_>> = (self.pixels.chunks_exact_mut(CHANNELS * plane))
+        let mut made = made.into_iter();
+        let rows = (self.pixels.chunks_exact_mut(CHANNELS * plane))
             .zip(self.targets.chunks_exact_mut(route_length))
             .zip(self.lengths)
             .zip(self.optimal.chunks_exact_mut(route_length))
@@ -130,16 +153,7 @@ impl BatchBuffers<'_> {
                 directions,
             })
             .collect();
-        pool.for_rows(&mut rows, 1, 1, |start, rows| {
-            for (row, index) in rows.iter_mut().zip(start as u64..) {
-                if let Stream::Indexed { seed, first } = stream {
-                    let mut lcg = Lcg::at(seed, first.wrapping_add(index));
-                    row.maze = Some(options.make(&mut lcg));
-                }
-                row.write();
-            }
-        });
-        Ok(())
+        Ok(rows)
     }
 }
 
@@ -178,7 +192,31 @@ impl MazeBatch {
         route_length: usize,
     ) -> Result<Self, MazeError> {
         options.check()?;
-        let size = options.size;
+        Self::filled(options.size, count, route_length, |buffers| {
+            buffers.fill(pool, options, stream, route_length)
+        })
+    }
+
+    /// The mazes given, all of `size` pixels a side, solved and drawn.
+    pub fn of(
+        pool: &Pool,
+        size: usize,
+        mazes: Vec<Maze>,
+        route_length: usize,
+    ) -> Result<Self, MazeError> {
+        Self::filled(size, mazes.len(), route_length, |buffers| {
+            let mut rows = buffers.rows(size, route_length, mazes)?;
+            pool.for_rows(&mut rows, 1, 1, |_, rows| rows.iter_mut().for_each(Row::write));
+            Ok(())
+        })
+    }
+
+    fn filled(
+        size: usize,
+        count: usize,
+        route_length: usize,
+        fill: impl FnOnce(BatchBuffers<'_>) -> Result<(), MazeError>,
+    ) -> Result<Self, MazeError> {
         let plane = size * size;
         let longest = (CHANNELS * plane).max(route_length);
         if count.checked_mul(longest).is_none_or(|elements| elements > Self::MOST_ELEMENTS) {
@@ -189,14 +227,13 @@ impl MazeBatch {
         let mut lengths = vec![0; count];
         let mut optimal = vec![0; count * route_length];
         let mut directions = vec![0; count * plane];
-        let buffers = BatchBuffers {
+        fill(BatchBuffers {
             pixels: &mut pixels,
             targets: &mut targets,
             lengths: &mut lengths,
             optimal: &mut optimal,
             directions: &mut directions,
-        };
-        buffers.fill(pool, options, stream, route_length)?;
+        })?;
         let tensor = |shape: &[usize], data| {
             Tensor::new(shape, data).expect("the buffers were made for these shapes")
         };

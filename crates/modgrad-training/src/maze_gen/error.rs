@@ -45,6 +45,20 @@ pub enum MazeError {
         /// What it is.
         found: usize,
     },
+    /// Walls, start and goal that are no maze.
+    #[error("this is no maze: {reason}")]
+    Impossible {
+        /// What it lacks.
+        reason: &'static str,
+    },
+    /// One of several.
+    #[error("maze {index}: {error}")]
+    At {
+        /// Which one, from 0.
+        index: usize,
+        /// What is the matter with it.
+        error: Box<MazeError>,
+    },
     /// A sequential stream has no place to start from but its beginning.
     #[error(
         "a sequential stream of mazes cannot start at maze {first}: leave `first` out, or use the indexed stream"

@@ -246,18 +246,22 @@ def _find(model: str) -> tuple[Callable[..., Any], Callable[..., Any], str]:
 
 
 def _accepted(make: Callable[..., Any], model: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, where each is an argument of the model."""
+    """The model's arguments, from flags and its own defaults; None is a flag not given."""
     import inspect
 
     from modgrad.errors import UsageError
 
-    given = {name: value for name, value in flags.items() if value is not None}
     known = inspect.signature(make).parameters
-    for name in given:
-        if name not in known:
+    for name, value in flags.items():
+        if value is not None and name not in known:
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} means nothing for --model {model}; leave it out")
-    return given
+    # What is left out is a setting too: a resumed run must not change it.
+    return {
+        name: known[name].default if value is None else value
+        for name, value in flags.items()
+        if name in known
+    }
 
 
 def _print_summary(run: Any, training: Any, score: dict[str, Any], seed: int) -> None:

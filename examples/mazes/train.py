@@ -33,8 +33,8 @@ class Recipe:
     clip_norm: float = 1.0
     warmup: float = 0.02  # share of the budget over which the rate rises
     cooldown: float = 0.6  # and over which it falls to zero
-    average_from: float = 0.5  # fraction of the budget at which averaging begins
-    average_decay: float = 0.998
+    average_from: float = 0.8  # fraction of the budget at which averaging begins
+    average_decay: float = 0.99
 
 
 RECIPES: dict[str, Recipe] = {"mazes": Recipe(), "mazes-brain": Recipe()}

@@ -73,7 +73,8 @@ class Stream:
 
     def describe(self) -> dict[str, object]:
         """As `Source.describe`."""
-        return {"layout": self.layout, "algorithm": self.algorithm, "loops": self.loops}
+        kind = {"layout": self.layout, "algorithm": self.algorithm, "loops": self.loops}
+        return {**kind, "bank": None}
 
 
 @dataclass(frozen=True)

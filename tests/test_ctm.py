@@ -90,3 +90,56 @@ def test_sizes_that_cannot_be_are_refused() -> None:
     for options in ({"ticks": 0}, {"heads": 3}, {"memory": 0}, {"neurons": 0}):
         with pytest.raises(UsageError):
             small(**options)
+
+
+def test_two_calls_in_a_row_are_one_and_gradients_pass_between_them() -> None:
+    """Without pairs to ask with, nothing but state and trace is carried."""
+    whole, half = small(ticks=6, action_pairs=0), small(ticks=3, action_pairs=0)
+
+    def both(features: Tensor) -> dict[str, Tensor]:
+        states, trace = half.think(features)
+        more, last = half.think(features, states[:, -1], trace)
+        return {"states": F.concat([states, more], 1), "trace": last}
+
+    def once(features: Tensor) -> dict[str, Tensor]:
+        states, trace = whole.think(features)
+        return {"states": states, "trace": trace}
+
+    features = np.random.default_rng(2).standard_normal((3, 4, 3)).astype(np.float32)
+    apart = trace(both, features=spec(features.shape)).run(features=features)
+    together = trace(once, features=spec(features.shape)).run(features=features)
+    for name in ("states", "trace"):
+        np.testing.assert_allclose(apart[name], together[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"memory": 7}, {"action_pairs": 0}, {"hidden": 0}])
+def test_gradients_through_a_carried_state_and_trace(options: dict[str, int]) -> None:
+    model = small(ticks=3, **options)
+    generator = np.random.default_rng(1)
+    weights = generator.standard_normal((2, 6, 4)).astype(np.float32)
+    traces = generator.standard_normal((2, 6, model.memory)).astype(np.float32)
+
+    def loss(features: Tensor, weights: Tensor, traces: Tensor) -> Tensor:
+        states, trace = model.think(features)
+        more, trace = model.think([features[:, :1], features[:, 2:]], states[:, -1], trace)
+        synchrony = model.synchrony(F.concat([states, more], 1))
+        return (synchrony * weights).sum() + (trace * traces).sum()
+
+    features = generator.standard_normal((2, 4, 3)).astype(np.float32)
+    assert modgrad.checkgrad(loss, features=features, weights=weights, traces=traces)
+
+
+def test_a_region_needs_neither_features_nor_pairs_nor_outputs() -> None:
+    nn.manual_seed(1)
+    region = ContinuousThoughtMachine(
+        None, 0, neurons=8, width=4, ticks=2, memory=3, hidden=2, heads=1, action_pairs=0
+    )
+    region.name_parameters()
+
+    def loss(tokens: Tensor) -> Tensor:
+        states, trace = region.think(tokens)
+        return (states * states).sum() + trace.sum()
+
+    tokens = np.random.default_rng(1).standard_normal((2, 1, 4)).astype(np.float32)
+    errors = modgrad.checkgrad(loss, tokens=tokens)
+    assert {"start_state", "attention.2.weight", "query.bias"} <= errors.keys()

@@ -138,7 +138,7 @@ class MazeModel(nn.Module):
         """The logits after every tick, [B, T, R, 5], and the synchrony they are read
         from, [B, T, pairs]."""
         machine = self.machine
-        states = machine.think(F.concat([seen, heard]) + self.position)
+        states, _ = machine.think(F.concat([seen, heard]) + self.position)
         left, right, kept = machine.output.left, machine.output.right, machine.output.retention()
         synchrony = F.synchronisation(machine.start_state, states, left, right, kept)[:, 1:]
         logits = machine.head(synchrony)

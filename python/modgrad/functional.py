@@ -237,20 +237,31 @@ def synchronisation(
 ) -> Tensor:
     """How S pairs of neurons moved together, with states [B, T, N] → [B, T+1, S].
 
-    With π_k the product of a pair's states, π_0 that of `start` [N]:
+    With π_k the product of a pair's states, π_0 that of `start` [B, N] or [N]:
     α_k = r·α_{k−1} + π_k, β_k = r·β_{k−1} + 1, result α_k / √β_k
     (arXiv 2505.05522, section 3.4). `left`, `right` i32[S]; `retention` r [S].
     """
-    return _apply("synchronisation", start, states, left, right, retention)
+    graph = current_graph()
+    first, rest = graph.read(start), graph.read(states)
+    if first.rank == 1 and rest.rank == 3:
+        first = first.reshape(1, -1).broadcast_to(rest.shape[0], rest.shape[2])
+    return graph.apply("synchronisation", first, rest, left, right, retention)
 
 
-def think(operands: Sequence[Operand], *, ticks: int, heads: int, hidden: int) -> Tensor:
-    """All ticks of a Continuous Thought Machine in one op → states [B, T, N].
+def think(
+    operands: Sequence[Operand], *, ticks: int, heads: int, hidden: int
+) -> tuple[Tensor, Tensor]:
+    """All ticks of a Continuous Thought Machine in one op → (states [B, T, N], the
+    trace after the last tick [B, N, M], newest last).
 
-    `operands`, in order: keys, values [B, L, C], start state [N], start trace [N, M],
-    left, right i32[S], retention [S], query weight [S, C] and bias [C], synapse weight
+    `operands`, in order: keys, values [B, L, C], state [B, N], trace [B, N, M], left,
+    right i32[S], retention [S], query weight [S, C] and bias [C], synapse weight
     [C+N, 2N] and bias [2N], norm weight and bias [N], level-1 weight [M, O, N] and
     bias [O, N], and unless `hidden` is 0, level-2 weight [hidden, 2, N] and bias
     [2, N]; O is 2·hidden, or 2. `modgrad.ctm` makes them from a model's parameters.
+    A call may go on from another's `states[:, -1]` and trace; its synchronisation
+    starts anew.
     """
-    return _apply("think", *operands, ticks=ticks, heads=heads, hidden=hidden)
+    graph = current_graph()
+    states, trace, *_ = graph.push("think", *operands, ticks=ticks, heads=heads, hidden=hidden)
+    return states, trace

@@ -5,7 +5,9 @@
 use std::time::Instant;
 
 use modgrad_compute::Pool;
-use modgrad_ctm::thought::{Gradients, Read, Saved, Shape, Weights, think, think_gradient};
+use modgrad_ctm::thought::{
+    Gradients, Inputs, Read, Saved, Shape, Upstream, Weights, think, think_gradient,
+};
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
@@ -36,8 +38,8 @@ fn measure(pool: &Pool, shape: Shape) {
     let sizes = [
         batch * tokens * width,
         batch * tokens * width,
-        neurons,
-        neurons * memory,
+        batch * neurons,
+        batch * neurons * memory,
         pairs,
         pairs * width,
         width,
@@ -53,11 +55,10 @@ fn measure(pool: &Pool, shape: Shape) {
     let given: Vec<Vec<f32>> = sizes.iter().map(|&size| values(size)).collect();
     let mut found = given.clone();
     let index: Vec<i32> = (0..pairs).map(|p| ((p * 37) % neurons) as i32).collect();
+    let inputs = Inputs { keys: &given[0], values: &given[1], state: &given[2], trace: &given[3] };
     let weights = Weights {
         left: &index,
         right: &index,
-        start_state: &given[2],
-        start_trace: &given[3],
         retention: &given[4],
         query_weight: &given[5],
         query_bias: &given[6],
@@ -71,23 +72,26 @@ fn measure(pool: &Pool, shape: Shape) {
         level2_bias: &given[14],
     };
     let mut states = vec![0.0f32; rows * neurons];
+    let mut trace = given[3].clone();
     let mut attended = vec![0.0f32; rows * width];
     let mut synapse = vec![0.0f32; rows * 2 * neurons];
     let mut layer = vec![0.0f32; rows * 2 * hidden * neurons];
     let forward = best(|| {
         let saved = Saved {
             states: &mut states,
+            trace: &mut trace,
             attended: &mut attended,
             synapse: &mut synapse,
             hidden: &mut layer,
         };
-        think(pool, shape, &given[0], &given[1], &weights, saved);
+        think(pool, shape, inputs, &weights, saved);
     });
     let dstates = values(states.len());
+    let upstream = Upstream { states: &dstates, trace: &given[3] };
     let backward = best(|| {
         let read = Read { states: &states, attended: &attended, synapse: &synapse, hidden: &layer };
         let gradients = Gradients::from_parts(found.iter_mut().map(Vec::as_mut_slice));
-        think_gradient(pool, shape, &given[0], &given[1], &weights, read, &dstates, gradients);
+        think_gradient(pool, shape, inputs, &weights, read, upstream, gradients);
     });
     println!(
         "batch {batch:>3}, {} threads: forward {forward:.2} ms, gradient {backward:.2} ms",

@@ -45,7 +45,7 @@ impl Norms {
     }
 }
 
-/// (start [N], states [B,T,N], pairs, retention [S]) → s_0 … s_T [B,T+1,S].
+/// (start [B,N], states [B,T,N], pairs, retention [S]) → s_0 … s_T [B,T+1,S].
 ///
 /// Panics when the lengths disagree or a pair names no neuron.
 pub fn synchronisation(
@@ -62,7 +62,7 @@ pub fn synchronisation(
     check(
         "synchronisation",
         &[
-            ("start", start.len(), neurons),
+            ("start", start.len(), batch * neurons),
             ("states", states.len(), batch * ticks * neurons),
             ("left", left.len(), pairs),
             ("right", right.len(), pairs),
@@ -74,6 +74,7 @@ pub fn synchronisation(
     pool.for_rows(out, (ticks + 1) * pairs, 1, |first, out| {
         let mut alpha = vec![0.0f32; pairs];
         for (offset, out) in out.chunks_mut((ticks + 1) * pairs).enumerate() {
+            let start = &start[(first + offset) * neurons..][..neurons];
             let states = &states[(first + offset) * ticks * neurons..][..ticks * neurons];
             alpha.fill(0.0);
             for (k, out) in out.chunks_mut(pairs).enumerate() {
@@ -107,7 +108,7 @@ pub(crate) fn step(alpha: &mut [f32], retention: &[f32], z: &[f32], left: &[i32]
     }
 }
 
-/// The exact adjoint of [`synchronisation`]: (dstart [N], dstates [B,T,N],
+/// The exact adjoint of [`synchronisation`]: (dstart [B,N], dstates [B,T,N],
 /// dretention [S]) from dout [B,T+1,S].
 pub fn synchronisation_gradient(
     pool: &Pool,
@@ -127,17 +128,16 @@ pub fn synchronisation_gradient(
         "synchronisation_gradient",
         &[
             ("dout", dout.len(), batch * (ticks + 1) * pairs),
-            ("dstart", dstart.len(), neurons),
+            ("dstart", dstart.len(), batch * neurons),
             ("dstates", dstates.len(), batch * ticks * neurons),
             ("dretention", dretention.len(), pairs),
         ],
     );
     let norms = Norms::new(retention, ticks);
     // Each sample's share, added up in order afterwards: threads change nothing.
-    let mut starts = vec![0.0f32; batch * neurons];
     let mut retentions = vec![0.0f32; batch * pairs];
     {
-        let (starts, retentions) = (SharedMut::new(&mut starts), SharedMut::new(&mut retentions));
+        let (starts, retentions) = (SharedMut::new(dstart), SharedMut::new(&mut retentions));
         let dstates = SharedMut::new(dstates);
         pool.for_ranges(batch, 1, |samples| {
             for sample in samples {
@@ -149,7 +149,9 @@ pub fn synchronisation_gradient(
                         retentions.slice(sample * pairs..(sample + 1) * pairs),
                     )
                 };
+                dstart.fill(0.0);
                 dstates.fill(0.0);
+                let start = &start[sample * neurons..][..neurons];
                 let states = &states[sample * ticks * neurons..][..ticks * neurons];
                 let dout = &dout[sample * (ticks + 1) * pairs..][..(ticks + 1) * pairs];
                 let pairs = Pairs { left, right, retention, norms: &norms };
@@ -167,7 +169,6 @@ pub fn synchronisation_gradient(
             }
         });
     }
-    sum_rows(&starts, dstart);
     sum_rows(&retentions, dretention);
 }
 
@@ -301,8 +302,8 @@ mod tests {
         let shape = Shape { batch: 3, ticks: 4, neurons: 5, pairs: 4 };
         let (left, right) = ([0, 1, 4, 2], [3, 1, 0, 2]);
         let value = |i: usize| ((i * 7919) % 31) as f32 / 31.0 - 0.45;
-        let start: Vec<f32> = (0..5).map(value).collect();
-        let states: Vec<f32> = (5..65).map(value).collect();
+        let start: Vec<f32> = (0..15).map(value).collect();
+        let states: Vec<f32> = (15..75).map(value).collect();
         let retention = [0.2f32, 0.9, 1.0, 0.5];
         let dout: Vec<f32> = (0..60).map(|i| value(i * 3 + 1)).collect();
         let pool = Pool::new(2);
@@ -311,7 +312,8 @@ mod tests {
             synchronisation(&pool, shape, start, states, &left, &right, retention, &mut out);
             out.iter().zip(&dout).map(|(s, d)| f64::from(*s) * f64::from(*d)).sum()
         };
-        let (mut dstart, mut dstates, mut dretention) = (vec![0.0; 5], vec![0.0; 60], vec![0.0; 4]);
+        let (mut dstart, mut dstates, mut dretention) =
+            (vec![0.0; 15], vec![0.0; 60], vec![0.0; 4]);
         synchronisation_gradient(
             &pool,
             shape,

@@ -8,6 +8,10 @@
 //! 3. synapse: a = LayerNorm(GLU(W [attended; z] + b)), pushed onto the trace;
 //! 4. neuron-level models: z_n = g_n(the last M of neuron n's trace).
 //!
+//! A call starts from the states and traces that it is given, and leaves the last
+//! ones: another can go on from there, with gradients through both. Only the action
+//! synchronisation starts anew with every call: it remembers nothing from before.
+//!
 //! Samples are independent: [`thin::ROWS`] of them go through together, on one
 //! thread from the first tick to the last, so that weights stay in its cache and
 //! threads meet once a call. The gradient recomputes what is cheap, and sums over
@@ -80,15 +84,43 @@ impl Shape {
     pub(crate) fn padded_width(&self) -> usize {
         self.width.next_multiple_of(thin::LANES)
     }
+
+    /// Whether a sample reads the same at every tick: there is nothing to ask with, or
+    /// one token only. Then attention, and its adjoint, run once a call.
+    pub(crate) fn reads_once(&self) -> bool {
+        self.pairs == 0 || self.tokens == 1
+    }
+}
+
+/// What the samples bring.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// [B, L, d].
+    pub keys: &'a [f32],
+    /// [B, L, d].
+    pub values: &'a [f32],
+    /// z before the first tick [B, D].
+    pub state: &'a [f32],
+    /// The trace before the first tick [B, D, M], the newest last.
+    pub trace: &'a [f32],
+}
+
+impl<'a> Inputs<'a> {
+    /// Those of some samples.
+    pub(crate) fn of(self, shape: Shape, rows: std::ops::Range<usize>) -> Inputs<'a> {
+        let of = |size: usize| rows.start * size..rows.end * size;
+        Inputs {
+            keys: &self.keys[of(shape.tokens * shape.width)],
+            values: &self.values[of(shape.tokens * shape.width)],
+            state: &self.state[of(shape.neurons)],
+            trace: &self.trace[of(shape.neurons * shape.memory)],
+        }
+    }
 }
 
 /// Everything that is learned, or drawn once.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
-    /// z before the first tick [D].
-    pub start_state: &'a [f32],
-    /// The trace before the first tick [D, M], the newest last.
-    pub start_trace: &'a [f32],
     /// The left neurons of the action pairs [S].
     pub left: &'a [i32],
     /// The right neurons [S].
@@ -121,6 +153,8 @@ pub struct Weights<'a> {
 pub struct Saved<'a> {
     /// z_1 … z_T [B, T, D].
     pub states: &'a mut [f32],
+    /// The trace after the last tick [B, D, M], the newest last.
+    pub trace: &'a mut [f32],
     /// What attention read [B, T, d].
     pub attended: &'a mut [f32],
     /// The synapse before its gate [B, T, 2D].
@@ -129,7 +163,7 @@ pub struct Saved<'a> {
     pub hidden: &'a mut [f32],
 }
 
-/// The same, to be read.
+/// The same, to be read; the last trace follows from the rest.
 #[derive(Clone, Copy)]
 pub struct Read<'a> {
     /// See [`Saved`].
@@ -142,13 +176,22 @@ pub struct Read<'a> {
     pub hidden: &'a [f32],
 }
 
+/// Gradients of what a forward pass leaves, but for what it leaves for itself.
+#[derive(Clone, Copy)]
+pub struct Upstream<'a> {
+    /// [B, T, D].
+    pub states: &'a [f32],
+    /// [B, D, M].
+    pub trace: &'a [f32],
+}
+
 /// Gradients, each of its operand's shape.
 #[allow(missing_docs)] // Named after what they are the gradients of.
 pub struct Gradients<'a> {
     pub keys: &'a mut [f32],
     pub values: &'a mut [f32],
-    pub start_state: &'a mut [f32],
-    pub start_trace: &'a mut [f32],
+    pub state: &'a mut [f32],
+    pub trace: &'a mut [f32],
     pub retention: &'a mut [f32],
     pub query_weight: &'a mut [f32],
     pub query_bias: &'a mut [f32],
@@ -170,8 +213,8 @@ impl<'a> Gradients<'a> {
         Gradients {
             keys: next(),
             values: next(),
-            start_state: next(),
-            start_trace: next(),
+            state: next(),
+            trace: next(),
             retention: next(),
             query_weight: next(),
             query_bias: next(),
@@ -187,53 +230,52 @@ impl<'a> Gradients<'a> {
     }
 }
 
-/// Runs all ticks over keys and values [B, L, d].
+/// Runs all ticks.
 ///
 /// Panics when the lengths disagree or a pair names no neuron.
 pub fn think(
     pool: &Pool,
     shape: Shape,
-    keys: &[f32],
-    values: &[f32],
+    inputs: Inputs<'_>,
     weights: &Weights<'_>,
     saved: Saved<'_>,
 ) {
-    check_operands("think", shape, keys, values, weights);
+    check_operands("think", shape, inputs, weights);
     let packed = Packed::new(pool, shape, weights);
-    forward::run(pool, shape, keys, values, &packed, saved);
+    forward::run(pool, shape, inputs, &packed, saved);
 }
 
-/// The exact adjoint of [`think`], from the gradient of the states [B, T, D].
+/// The exact adjoint of [`think`].
 ///
 /// Panics when the lengths disagree or a pair names no neuron.
 pub fn think_gradient(
     pool: &Pool,
     shape: Shape,
-    keys: &[f32],
-    values: &[f32],
+    inputs: Inputs<'_>,
     weights: &Weights<'_>,
     read: Read<'_>,
-    dstates: &[f32],
+    upstream: Upstream<'_>,
     mut gradients: Gradients<'_>,
 ) {
-    check_operands("think_gradient", shape, keys, values, weights);
+    check_operands("think_gradient", shape, inputs, weights);
     let packed = Packed::new(pool, shape, weights);
-    let found = backward::run(pool, shape, keys, values, &packed, read, dstates, &mut gradients);
-    weights::run(pool, shape, read, weights, &found, &mut gradients);
+    let found = backward::run(pool, shape, inputs, &packed, read, upstream, &mut gradients);
+    weights::run(pool, shape, inputs, read, &found, &mut gradients);
 }
 
-fn check_operands(op: &str, shape: Shape, keys: &[f32], values: &[f32], weights: &Weights<'_>) {
+fn check_operands(op: &str, shape: Shape, inputs: Inputs<'_>, weights: &Weights<'_>) {
     let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs } = shape;
-    assert!(ticks > 0 && tokens > 0 && memory > 0, "`{op}`: an empty axis in {shape:?}");
+    let some = ticks > 0 && tokens > 0 && memory > 0 && neurons > 0 && width > 0;
+    assert!(some, "`{op}`: an empty axis in {shape:?}");
     assert!(heads > 0 && width % heads == 0, "`{op}`: {width} channels for {heads} heads");
     let outputs = shape.outputs();
     check(
         op,
         &[
-            ("keys", keys.len(), batch * tokens * width),
-            ("values", values.len(), batch * tokens * width),
-            ("start_state", weights.start_state.len(), neurons),
-            ("start_trace", weights.start_trace.len(), neurons * memory),
+            ("keys", inputs.keys.len(), batch * tokens * width),
+            ("values", inputs.values.len(), batch * tokens * width),
+            ("state", inputs.state.len(), batch * neurons),
+            ("trace", inputs.trace.len(), batch * neurons * memory),
             ("left", weights.left.len(), pairs),
             ("right", weights.right.len(), pairs),
             ("retention", weights.retention.len(), pairs),

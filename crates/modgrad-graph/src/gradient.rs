@@ -231,13 +231,13 @@ impl Rule<'_> {
                 Ok(around_indices(found, 2))
             }
             Op::Think { ticks, heads, hidden } => {
-                for (saved, what) in [(1, "the attended"), (2, "the synapse"), (3, "hidden layers")]
+                for (saved, what) in [(2, "the attended"), (3, "the synapse"), (4, "hidden layers")]
                 {
                     self.none_of(saved, what)?;
                 }
-                let dstates = self.only()?;
+                let upstream = [self.of_output(0)?, self.of_output(1)?];
                 let operands =
-                    [&self.node.inputs, self.node.outputs.as_slice(), &[dstates]].concat();
+                    [&self.node.inputs, self.node.outputs.as_slice(), &upstream].concat();
                 let found = self.all(Op::ThinkGradient { ticks, heads, hidden }, &operands)?;
                 Ok(around_indices(found, 4))
             }
@@ -273,10 +273,15 @@ impl Rule<'_> {
     /// The gradient of the first output; a rule is only called where one
     /// output has a gradient, so for single-output ops it is always there.
     fn only(&mut self) -> Result<ValueId> {
-        match self.gradients[0] {
+        self.of_output(0)
+    }
+
+    /// The gradient of an output, zeros where it has none.
+    fn of_output(&mut self, output: usize) -> Result<ValueId> {
+        match self.gradients[output] {
             Some(gradient) => Ok(gradient),
             None => {
-                let shape = self.program.spec(self.node.outputs[0]).shape.clone();
+                let shape = self.program.spec(self.node.outputs[output]).shape.clone();
                 self.push(Op::Constant { shape, value: 0.0 }, &[])
             }
         }

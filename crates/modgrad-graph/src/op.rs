@@ -145,22 +145,24 @@ pub enum Op {
     // ---- Continuous Thought Machines ------------------------------------
     // Axes: B samples, T ticks, N neurons, S pairs, L tokens, C channels of a
     // token, M trace, O = 2·hidden, or 2 where `hidden` is 0.
-    /// (start [N], states [B,T,N], left, right i32[S], retention [S]) →
+    /// (start [B,N], states [B,T,N], left, right i32[S], retention [S]) →
     /// [B,T+1,S]: α_k/√β_k of α_k = r·α_{k−1} + z_left·z_right, β_k = r·β_{k−1} + 1
     /// over the start and the states. An index outside the neurons is an error.
     Synchronisation,
     /// (start, states, left, right, retention, dout) → (dstart, dstates, dretention).
     SynchronisationGradient,
-    /// (keys, values [B,L,C], start state [N], start trace [N,M], left, right i32[S],
+    /// (keys, values [B,L,C], state [B,N], trace [B,N,M], left, right i32[S],
     /// retention [S], query weight [S,C], query bias [C], synapse weight [C+N,2N],
     /// synapse bias [2N], norm weight, norm bias [N], level-1 weight [M,O,N],
     /// level-1 bias [O,N] and, unless `hidden` is 0, level-2 weight [hidden,2,N],
-    /// level-2 bias [2,N]) → (states [B,T,N], attended [B,T,C], synapse [B,T,2N],
-    /// hidden layer [B,T,O,N]). Each tick: synchronisation of the states so far → a
-    /// query → attention → LayerNorm(GLU(synapse of attended and state)) onto the
-    /// trace → each neuron's own GLU layers over its last M.
+    /// level-2 bias [2,N]) → (states [B,T,N], last trace [B,N,M], attended [B,T,C],
+    /// synapse [B,T,2N], hidden layer [B,T,O,N]). Each tick: synchronisation of the
+    /// states so far → a query → attention → LayerNorm(GLU(synapse of attended and
+    /// state)) onto the trace → each neuron's own GLU layers over its last M. Traces
+    /// have the newest last. A call may go on from another's last state and trace, but
+    /// its synchronisation starts anew.
     Think { ticks: usize, heads: usize, hidden: usize },
-    /// (the operands and results of `think`, dstates) → the gradients of its float
+    /// (the operands and results of `think`, dstates, dtrace) → the gradients of its float
     /// operands, in order.
     ThinkGradient { ticks: usize, heads: usize, hidden: usize },
 }

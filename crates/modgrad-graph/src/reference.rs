@@ -167,8 +167,8 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
             Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.results())
         }
         Op::ThinkGradient { ticks, heads, hidden } => {
-            let dstates = inputs[inputs.len() - 1];
-            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.gradients(dstates))
+            let [.., dstates, dtrace] = inputs else { unreachable!("operands were checked") };
+            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.gradients(dstates, dtrace))
         }
     }
 }

@@ -558,14 +558,16 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             let operands = think_shapes(given, *ticks, *heads, *hidden)?;
             let results = think_results(given, *ticks, *hidden);
             given.require(
-                given.specs.len() == operands + results.len() + 1,
-                || format!("{} operands", operands + results.len() + 1),
+                given.specs.len() == operands + results.len() + 2,
+                || format!("{} operands", operands + results.len() + 2),
                 || given.specs.len().to_string(),
             )?;
             for (spec, result) in given.specs[operands..].iter().zip(&results) {
                 given.shaped(spec, &result.shape, "a result of `think`")?;
             }
-            given.shaped(given.specs[operands + results.len()], &results[0].shape, "a gradient")?;
+            for (spec, result) in given.specs[operands + results.len()..].iter().zip(&results) {
+                given.shaped(spec, &result.shape, "a gradient")?;
+            }
             let floats = given.specs[..operands].iter().filter(|spec| spec.dtype == DType::F32);
             Ok(floats.map(|spec| (*spec).clone()).collect())
         }
@@ -591,7 +593,7 @@ fn synchronisation_shapes(given: &Operands<'_>) -> Result<TensorSpec> {
     };
     given.float(states)?;
     given.rank(states, 3, "[B, T, N]")?;
-    given.shaped(start, &states.shape[2..], "a start state")?;
+    given.shaped(start, &[states.shape[0], states.shape[2]], "a start state")?;
     given.float(retention)?;
     given.rank(retention, 1, "[S]")?;
     pair_indices(given, left, right, retention)?;
@@ -627,11 +629,11 @@ fn think_shapes(given: &Operands<'_>, ticks: usize, heads: usize, hidden: usize)
     given.float(keys)?;
     given.rank(keys, 3, "[B, L, C]")?;
     given.float(trace)?;
-    given.rank(trace, 2, "[N, M]")?;
+    given.rank(trace, 3, "[B, N, M]")?;
     given.float(retention)?;
     given.rank(retention, 1, "[S]")?;
     let (channels, pairs) = (keys.shape[2], retention.shape[0]);
-    let (neurons, memory) = (trace.shape[0], trace.shape[1]);
+    let (batch, neurons, memory) = (keys.shape[0], trace.shape[1], trace.shape[2]);
     let empty = [ticks, keys.shape[1], channels, neurons, memory].contains(&0);
     given.attribute(!empty, || {
         format!("{ticks} ticks over {keys} with traces {trace} leave nothing to think about")
@@ -642,7 +644,8 @@ fn think_shapes(given: &Operands<'_>, ticks: usize, heads: usize, hidden: usize)
     given.attribute(hidden < usize::MAX / 2, || format!("{hidden} hidden is too many"))?;
     let outputs = if hidden == 0 { 2 } else { 2 * hidden };
     given.shaped(specs[1], &keys.shape, "values")?;
-    given.shaped(specs[2], &[neurons], "a start state")?;
+    given.shaped(specs[2], &[batch, neurons], "a state")?;
+    given.shaped(trace, &[batch, neurons, memory], "a trace")?;
     pair_indices(given, specs[4], specs[5], retention)?;
     let rest: [(&[usize], &str); 10] = [
         (&[pairs, channels], "a query weight"),
@@ -664,10 +667,11 @@ fn think_shapes(given: &Operands<'_>, ticks: usize, heads: usize, hidden: usize)
 
 fn think_results(given: &Operands<'_>, ticks: usize, hidden: usize) -> Vec<TensorSpec> {
     let (batch, channels) = (given.specs[0].shape[0], given.specs[0].shape[2]);
-    let neurons = given.specs[2].shape[0];
+    let neurons = given.specs[2].shape[1];
     let outputs = if hidden == 0 { 2 } else { 2 * hidden };
     vec![
         TensorSpec::f32([batch, ticks, neurons]),
+        given.specs[3].clone(),
         TensorSpec::f32([batch, ticks, channels]),
         TensorSpec::f32([batch, ticks, 2 * neurons]),
         TensorSpec::f32([batch, ticks, outputs, neurons]),

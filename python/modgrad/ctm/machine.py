@@ -4,7 +4,8 @@ Neurons with models of their own over the trace of what reaches them; attention
 whose query is the synchronisation of pairs of neurons; an output read from the
 synchronisation of other pairs at every tick. One synapse layer, deep or shallow
 neuron-level models, random pairs. All ticks run in one fused op, with exact
-gradients through every one of them.
+gradients through every one of them, and through the state and trace that a call
+starts from.
 
 Axes: B batch, L tokens, F features of a token, T ticks, N neurons, C width of keys
 and values, S pairs, M memory.
@@ -13,6 +14,7 @@ and values, S pairs, M memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,7 +32,7 @@ class ContinuousThoughtMachine(nn.Module):
 
     def __init__(
         self,
-        features: int,
+        features: int | None,
         outputs: int,
         *,
         neurons: int = 256,
@@ -44,19 +46,27 @@ class ContinuousThoughtMachine(nn.Module):
         self_pairs: int = 0,
     ) -> None:
         """`hidden` 0 makes the neuron-level models shallow; the first `self_pairs` of
-        each kind pair a neuron with itself. Raises `UsageError` for sizes that
-        cannot be."""
+        each kind pair a neuron with itself. Without `action_pairs` it asks the same at
+        every tick. `features` None: tokens come as they are, `width` wide. `outputs`
+        0: nothing is read out, and `output_pairs` do not count. Raises `UsageError`
+        for sizes that cannot be."""
         if min(neurons, width, ticks, memory, heads) < 1 or width % heads:
             raise UsageError(
                 f"neurons {neurons}, width {width}, ticks {ticks}, memory {memory} must be at "
                 f"least 1, and heads {heads} divide the width"
             )
-        self.ticks, self.hidden, self.heads = ticks, hidden, heads
+        if min(hidden, action_pairs, output_pairs, outputs) < 0 or (outputs and not output_pairs):
+            raise UsageError(
+                f"hidden {hidden}, action_pairs {action_pairs} and outputs {outputs} must be at "
+                f"least 0, and output_pairs {output_pairs} at least 1 where there are outputs"
+            )
+        self.ticks, self.hidden, self.heads, self.memory = ticks, hidden, heads, memory
         first = 2 * hidden if hidden else 2
         self.start_state = Parameter(_uniform((neurons,), neurons))
         self.start_trace = Parameter(_uniform((neurons, memory), neurons + memory))
-        self.join = nn.Linear(features, width, bias=True)
-        self.norm = nn.LayerNorm(width)
+        if features is not None:
+            self.join = nn.Linear(features, width, bias=True)
+            self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(action_pairs, width, bias=True)
         self.attention = [nn.Linear(width, width, bias=True) for _ in "qkvo"]
         self.synapse = Parameter(_uniform((width + neurons, 2 * neurons), width + neurons))
@@ -64,27 +74,74 @@ class ContinuousThoughtMachine(nn.Module):
         self.synapse_norm = nn.LayerNorm(neurons)
         self.level1 = Parameter(_uniform((memory, first, neurons), memory + first))
         self.level1_bias = Parameter(np.zeros((first, neurons), np.float32))
-        self.temperatures = Parameter(np.ones(2, np.float32))
+        self.temperatures = Parameter(np.ones(2 if hidden else 1, np.float32))
         if hidden:
             self.level2 = Parameter(_uniform((hidden, 2, neurons), hidden + 2))
             self.level2_bias = Parameter(np.zeros((2, neurons), np.float32))
         self.action = _Pairs(neurons, action_pairs, self_pairs)
-        self.output = _Pairs(neurons, output_pairs, self_pairs)
-        self.head = nn.Linear(output_pairs, outputs, bias=True)
+        if outputs:
+            self.output = _Pairs(neurons, output_pairs, self_pairs)
+            self.head = nn.Linear(output_pairs, outputs, bias=True)
 
     def __call__(self, features: Operand) -> Tensor:
         """The prediction after every tick."""
-        states = self.think(features)
-        pairs = self.output
-        synchrony = F.synchronisation(
-            self.start_state, states, pairs.left, pairs.right, pairs.retention()
-        )
-        return self.head(synchrony[:, 1:])
+        states, _ = self.think(features)
+        return self.head(self.synchrony(states))
 
-    def think(self, features: Operand) -> Tensor:
-        """The states of the neurons after every tick: [B, T, N]."""
-        tokens = self.norm(self.join(features))  # [B, L, C]
-        query, key, value, out = self.attention
+    def synchrony(self, states: Operand, state: Operand | None = None) -> Tensor:
+        """states [B, T, N] → what the output is read from after every tick, [B, T, S].
+
+        `state` [B, N] stood before the first; None is the learned start."""
+        start = self.start_state if state is None else state
+        pairs = self.output
+        kept = pairs.retention()
+        return F.synchronisation(start, states, pairs.left, pairs.right, kept)[:, 1:]
+
+    def tokens(self, features: Operand) -> Tensor:
+        """features [B, L, F] → what attention looks at, [B, L, C]."""
+        return self.norm(self.join(features))
+
+    def start(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The learned start of a batch: state [B, N] and trace [B, N, M]."""
+        read = current_graph().read
+        state, trace = read(self.start_state), read(self.start_trace)
+        return (
+            state.reshape(1, *state.shape).broadcast_to(batch, *state.shape),
+            trace.reshape(1, *trace.shape).broadcast_to(batch, *trace.shape),
+        )
+
+    def think(
+        self,
+        features: Operand | Sequence[Operand],
+        state: Operand | None = None,
+        trace: Operand | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The states of the neurons after every tick [B, T, N], and their trace after
+        the last [B, N, M], newest last.
+
+        `features` [B, L, F], or several of them whose tokens are looked at together.
+        `state` [B, N] and `trace` [B, N, M] are those of a call to go on from, with
+        gradients through both: `states[:, -1]` and the trace that it returned. None
+        is the learned start. The synchronisation that attention asks with remembers
+        nothing from before the call; where what is read out should, keep its states.
+        """
+        given = list(features) if isinstance(features, list | tuple) else [features]
+        joined = given[0] if len(given) == 1 else F.concat(given, 1)
+        read = current_graph().read
+        tokens = self.tokens(joined) if hasattr(self, "join") else read(joined)  # [B, L, C]
+        start_state, start_trace = self.start(tokens.shape[0])
+        operands: list[Operand] = [
+            self.attention[1](tokens),
+            self.attention[2](tokens),
+            start_state if state is None else state,
+            start_trace if trace is None else trace,
+            *self._weights(),
+        ]
+        return F.think(operands, ticks=self.ticks, heads=self.heads, hidden=self.hidden)
+
+    def _weights(self) -> list[Operand]:
+        """The operands of `F.think` that are the same for every sample."""
+        query, _, _, out = self.attention
         read = current_graph().read
         width = out.weight.value.shape[0]
         # What is linear in a row is joined to its neighbour once, not at every tick.
@@ -96,12 +153,7 @@ class ContinuousThoughtMachine(nn.Module):
         synapse = F.concat([read(out.weight).transpose(1, 0) @ attended, own], 0)
         synapse_bias = read(out.bias).reshape(1, -1) @ attended + self.synapse_bias
         inverse = 1.0 / read(self.temperatures)
-        first, second = inverse[0:1], inverse[1:2]
         operands: list[Operand] = [
-            key(tokens),
-            value(tokens),
-            self.start_state,
-            self.start_trace,
             self.action.left,
             self.action.right,
             self.action.retention(),
@@ -111,12 +163,12 @@ class ContinuousThoughtMachine(nn.Module):
             synapse_bias.reshape(-1),
             self.synapse_norm.weight,
             self.synapse_norm.bias,
-            read(self.level1) * first,
-            read(self.level1_bias) * first,
+            read(self.level1) * inverse[0:1],
+            read(self.level1_bias) * inverse[0:1],
         ]
         if self.hidden:
-            operands += [read(self.level2) * second, read(self.level2_bias) * second]
-        return F.think(operands, ticks=self.ticks, heads=self.heads, hidden=self.hidden)
+            operands += [read(self.level2) * inverse[1:2], read(self.level2_bias) * inverse[1:2]]
+        return operands
 
 
 class _Pairs(nn.Module):

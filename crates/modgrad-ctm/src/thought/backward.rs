@@ -6,9 +6,11 @@ use modgrad_compute::thin::{self, LANES, Strides};
 use modgrad_compute::{Pool, math, multiversion};
 
 use super::attention::Tokens;
-use super::forward::{fill_rows, gate, moments, normalised_gate, second_level, sum};
+use super::forward::{
+    fill_rows, from_slots, gate, moments, normalised_gate, second_level, sum, to_slots, tokens_of,
+};
 use super::packed::Packed;
-use super::{Gradients, ROWS, Read, Shape};
+use super::{Gradients, Inputs, ROWS, Read, Shape, Upstream};
 use crate::synchronisation::{Adjoint, Pairs, sum_rows};
 
 /// What the gradients of weights are sums over, a row a sample and tick.
@@ -40,8 +42,8 @@ struct Parts<'a> {
     dsecond: &'a mut [f32],
     dkeys: &'a mut [f32],
     dvalues: &'a mut [f32],
-    start_states: &'a mut [f32],
-    start_traces: &'a mut [f32],
+    dstate: &'a mut [f32],
+    dtrace: &'a mut [f32],
     retentions: &'a mut [f32],
     norms: &'a mut [f32],
 }
@@ -49,11 +51,10 @@ struct Parts<'a> {
 pub(super) fn run(
     pool: &Pool,
     shape: Shape,
-    keys: &[f32],
-    values: &[f32],
+    inputs: Inputs<'_>,
     packed: &Packed<'_>,
     read: Read<'_>,
-    dstates: &[f32],
+    upstream: Upstream<'_>,
     gradients: &mut Gradients<'_>,
 ) -> Found {
     let Shape { batch, ticks, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
@@ -79,8 +80,6 @@ pub(super) fn run(
         dsecond: zeros(sizes.dsecond),
     };
     // A sample's own share of what is summed over samples, in order, afterwards.
-    let mut start_states = zeros(neurons);
-    let mut start_traces = zeros(neurons * memory);
     let mut retentions = zeros(pairs);
     let mut norms = zeros(2 * neurons);
     gradients.keys.fill(0.0);
@@ -95,8 +94,8 @@ pub(super) fn run(
         let dsecond = SharedMut::new(&mut found.dsecond);
         let dkeys = SharedMut::new(gradients.keys);
         let dvalues = SharedMut::new(gradients.values);
-        let start_states = SharedMut::new(&mut start_states);
-        let start_traces = SharedMut::new(&mut start_traces);
+        let dstate = SharedMut::new(gradients.state);
+        let dtrace = SharedMut::new(gradients.trace);
         let retentions = SharedMut::new(&mut retentions);
         let norms = SharedMut::new(&mut norms);
         pool.for_ranges(batch.div_ceil(ROWS), 1, |groups| {
@@ -115,8 +114,8 @@ pub(super) fn run(
                         dsecond: dsecond.slice(of(sizes.dsecond)),
                         dkeys: dkeys.slice(of(tokens * width)),
                         dvalues: dvalues.slice(of(tokens * width)),
-                        start_states: start_states.slice(of(neurons)),
-                        start_traces: start_traces.slice(of(neurons * memory)),
+                        dstate: dstate.slice(of(neurons)),
+                        dtrace: dtrace.slice(of(neurons * memory)),
                         retentions: retentions.slice(of(pairs)),
                         norms: norms.slice(of(2 * neurons)),
                     }
@@ -127,25 +126,16 @@ pub(super) fn run(
                     synapse: &read.synapse[of(ticks * 2 * neurons)],
                     hidden: &read.hidden[of(ticks * outputs * neurons)],
                 };
-                let dstates = &dstates[of(ticks * neurons)];
-                let group = Group {
-                    shape,
-                    packed,
-                    read,
-                    tokens: rows
-                        .clone()
-                        .map(|sample| {
-                            let at = sample * tokens * width..(sample + 1) * tokens * width;
-                            Tokens::new(shape, &keys[at.clone()], &values[at], true)
-                        })
-                        .collect(),
+                let upstream = Upstream {
+                    states: &upstream.states[of(ticks * neurons)],
+                    trace: &upstream.trace[of(neurons * memory)],
                 };
-                group.run(dstates, &mut parts);
+                let inputs = inputs.of(shape, rows.clone());
+                let tokens = tokens_of(shape, inputs, true);
+                Group { shape, packed, inputs, read, tokens }.run(upstream, &mut parts);
             }
         });
     }
-    sum_rows(&start_states, gradients.start_state);
-    sum_rows(&start_traces, gradients.start_trace);
     sum_rows(&retentions, gradients.retention);
     let mut summed = vec![0.0f32; 2 * neurons];
     sum_rows(&norms, &mut summed);
@@ -167,12 +157,13 @@ struct Sizes {
 struct Group<'a> {
     shape: Shape,
     packed: &'a Packed<'a>,
+    inputs: Inputs<'a>,
     read: Read<'a>,
     tokens: Vec<Tokens<'a>>,
 }
 
 impl Group<'_> {
-    fn run(&self, dstates: &[f32], parts: &mut Parts<'_>) {
+    fn run(&self, upstream: Upstream<'_>, parts: &mut Parts<'_>) {
         let Shape { ticks, neurons, width, pairs, memory, .. } = self.shape;
         let (padded, padded_width) = (self.shape.padded(), self.shape.padded_width());
         let slot = self.shape.slot();
@@ -186,19 +177,26 @@ impl Group<'_> {
             retention: self.packed.weights.retention,
             norms: &self.packed.norms,
         };
-        let start = &self.packed.weights.start_state[..neurons];
+        let start = |r: usize| &self.inputs.state[r * neurons..][..neurons];
+        let reads_once = self.shape.reads_once();
         let of_sample = |r: usize| &self.read.states[r * ticks * neurons..][..ticks * neurons];
         // Ticks read the states before them: z_0 … z_{T−1}.
-        let mut adjoints: Vec<Adjoint<'_>> = (0..samples)
-            .map(|r| Adjoint::new(&recurrence, start, of_sample(r), neurons, ticks - 1))
+        let mut adjoints: Vec<Adjoint<'_>> = (0..if reads_once { 0 } else { samples })
+            .map(|r| Adjoint::new(&recurrence, start(r), of_sample(r), neurons, ticks - 1))
             .collect();
         // Gradients of z_0 … z_T and of the traces.
         let mut dz = vec![0.0f32; ROWS * (ticks + 1) * neurons];
         for r in 0..samples {
-            let from = &dstates[r * ticks * neurons..][..ticks * neurons];
+            let from = &upstream.states[r * ticks * neurons..][..ticks * neurons];
             dz[(r * (ticks + 1) + 1) * neurons..][..ticks * neurons].copy_from_slice(from);
         }
         let mut dtraces = vec![0.0f32; ROWS * history];
+        for r in 0..samples {
+            let trace = &upstream.trace[r * neurons * memory..][..neurons * memory];
+            to_slots(memory, trace, &mut dtraces[r * history + ticks * slot..], slot);
+        }
+        // Of what was read: of this tick, or of all so far where it is read once.
+        let mut dread = vec![0.0f32; ROWS * width];
         let mut dx = vec![0.0f32; ROWS * (width + neurons)];
         let mut du = vec![0.0f32; ROWS * 2 * padded];
         let mut query = vec![0.0f32; ROWS * padded_width];
@@ -228,6 +226,12 @@ impl Group<'_> {
                 for (dz, dx) in dz.iter_mut().zip(dx) {
                     *dz += dx;
                 }
+            }
+            add_reads(width, neurons, &dx, reads_once, &mut dread);
+            if reads_once && t > 0 {
+                continue;
+            }
+            for r in 0..samples {
                 let from = &parts.synchrony[(r * ticks + t) * pairs..][..pairs];
                 synchrony[r * pairs..][..pairs].copy_from_slice(from);
             }
@@ -241,7 +245,7 @@ impl Group<'_> {
                     self.shape,
                     query,
                     &weights,
-                    &dx[r * (width + neurons)..][..width],
+                    &dread[r * width..][..width],
                     &mut scratch,
                     &mut dquery[r * padded_width..][..width],
                     &mut parts.dkeys[r * size..][..size],
@@ -250,24 +254,25 @@ impl Group<'_> {
                 let kept = &mut parts.dquery[(r * ticks + t) * padded_width..][..padded_width];
                 kept.copy_from_slice(&dquery[r * padded_width..][..padded_width]);
             }
+            if reads_once {
+                continue;
+            }
             dsynchrony.fill(0.0);
             thin::product_adjoint(&dquery, &self.packed.query, &mut dsynchrony);
             for (r, adjoint) in adjoints.iter_mut().enumerate() {
-                let z = crate::synchronisation::state(start, of_sample(r), neurons, t);
+                let z = crate::synchronisation::state(start(r), of_sample(r), neurons, t);
                 let dz = &mut dz[(r * (ticks + 1) + t) * neurons..][..neurons];
                 adjoint.step(t, &dsynchrony[r * pairs..][..pairs], z, dz);
             }
         }
         for (r, adjoint) in adjoints.iter().enumerate() {
             parts.retentions[r * pairs..][..pairs].copy_from_slice(&adjoint.dretention);
+        }
+        for r in 0..samples {
             let dz = &dz[r * (ticks + 1) * neurons..][..neurons];
-            parts.start_states[r * neurons..][..neurons].copy_from_slice(dz);
-            for n in 0..neurons {
-                for m in 0..memory {
-                    parts.start_traces[(r * neurons + n) * memory + m] =
-                        dtraces[r * history + m * slot + n];
-                }
-            }
+            parts.dstate[r * neurons..][..neurons].copy_from_slice(dz);
+            let dtrace = &mut parts.dtrace[r * neurons * memory..][..neurons * memory];
+            from_slots(memory, &dtraces[r * history..], slot, dtrace);
         }
     }
 
@@ -281,10 +286,9 @@ impl Group<'_> {
         let mut alpha = vec![0.0f32; pairs];
         for r in 0..self.tokens.len() {
             let traces = &mut parts.traces[r * (memory + ticks) * slot..];
-            for (slot, start) in traces.chunks_mut(slot).zip(self.packed.start_trace.chunks(padded))
-            {
-                slot[..padded].copy_from_slice(start);
-            }
+            let before = &self.inputs.trace[r * neurons * memory..][..neurons * memory];
+            to_slots(memory, before, traces, slot);
+            let start = &self.inputs.state[r * neurons..][..neurons];
             alpha.fill(0.0);
             let states = &self.read.states[r * ticks * neurons..][..ticks * neurons];
             for t in 0..ticks {
@@ -301,7 +305,10 @@ impl Group<'_> {
                     let out = &mut parts.gated[(row * hidden + o) * slot..][..neurons];
                     gate(h(o), h(o + hidden), out);
                 }
-                let z = crate::synchronisation::state(weights.start_state, states, neurons, t);
+                if self.shape.reads_once() {
+                    continue;
+                }
+                let z = crate::synchronisation::state(start, states, neurons, t);
                 let (left, right) = (weights.left, weights.right);
                 crate::synchronisation::step(&mut alpha, weights.retention, z, left, right);
                 let root = &self.packed.norms.inverse_root[t * pairs..][..pairs];
@@ -383,6 +390,15 @@ impl Group<'_> {
             let size = outputs * slot;
             let kept = &mut parts.dhidden[(r * ticks + t) * size..][..size];
             kept.copy_from_slice(&dh[r * size..][..size]);
+        }
+    }
+}
+
+/// dread [ROWS][width] becomes the first part of the rows of dx, or has it added.
+fn add_reads(width: usize, neurons: usize, dx: &[f32], add: bool, dread: &mut [f32]) {
+    for (dread, dx) in dread.chunks_exact_mut(width).zip(dx.chunks_exact(width + neurons)) {
+        for (dread, dx) in dread.iter_mut().zip(dx) {
+            *dread = if add { *dread + dx } else { *dx };
         }
     }
 }

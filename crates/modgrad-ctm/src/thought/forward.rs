@@ -6,60 +6,72 @@ use modgrad_compute::{Pool, math, multiversion};
 
 use super::attention::Tokens;
 use super::packed::Packed;
-use super::{EPSILON, ROWS, Saved, Shape};
+use super::{EPSILON, Inputs, ROWS, Saved, Shape};
 use crate::synchronisation;
 
 pub(super) fn run(
     pool: &Pool,
     shape: Shape,
-    keys: &[f32],
-    values: &[f32],
+    inputs: Inputs<'_>,
     packed: &Packed<'_>,
     saved: Saved<'_>,
 ) {
-    let Shape { batch, ticks, neurons, width, .. } = shape;
+    let Shape { batch, ticks, neurons, width, memory, .. } = shape;
     let outputs = shape.outputs();
     let (states, attended) = (SharedMut::new(saved.states), SharedMut::new(saved.attended));
+    let trace = SharedMut::new(saved.trace);
     let (synapse, hidden) = (SharedMut::new(saved.synapse), SharedMut::new(saved.hidden));
     pool.for_ranges(batch.div_ceil(ROWS), 1, |groups| {
         for group in groups {
             let rows = group * ROWS..batch.min((group + 1) * ROWS);
-            let tokens: Vec<Tokens<'_>> = rows
-                .clone()
-                .map(|sample| {
-                    let stretch =
-                        sample * shape.tokens * width..(sample + 1) * shape.tokens * width;
-                    Tokens::new(shape, &keys[stretch.clone()], &values[stretch], false)
-                })
-                .collect();
+            let inputs = inputs.of(shape, rows.clone());
+            let tokens = tokens_of(shape, inputs, false);
             let per_sample = |size: usize| rows.start * ticks * size..rows.end * ticks * size;
             // SAFETY: a group's own samples.
             let mut out = unsafe {
                 Saved {
                     states: states.slice(per_sample(neurons)),
+                    trace: trace.slice(rows.start * neurons * memory..rows.end * neurons * memory),
                     attended: attended.slice(per_sample(width)),
                     synapse: synapse.slice(per_sample(2 * neurons)),
                     hidden: hidden.slice(per_sample(outputs * neurons)),
                 }
             };
-            think(shape, packed, &tokens, &mut out);
+            think(shape, packed, inputs, &tokens, &mut out);
         }
     });
 }
 
-fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Saved<'_>) {
+/// The tokens of each of the samples of `inputs`.
+pub(super) fn tokens_of<'a>(shape: Shape, inputs: Inputs<'a>, adjoint: bool) -> Vec<Tokens<'a>> {
+    let size = shape.tokens * shape.width;
+    (0..inputs.state.len() / shape.neurons)
+        .map(|r| {
+            let own = r * size..(r + 1) * size;
+            Tokens::new(shape, &inputs.keys[own.clone()], &inputs.values[own], adjoint)
+        })
+        .collect()
+}
+
+fn think(
+    shape: Shape,
+    packed: &Packed<'_>,
+    inputs: Inputs<'_>,
+    tokens: &[Tokens<'_>],
+    out: &mut Saved<'_>,
+) {
     let Shape { ticks, neurons, width, pairs, memory, hidden, .. } = shape;
     let (padded, padded_width, outputs) = (shape.padded(), shape.padded_width(), shape.outputs());
     let slot = shape.slot();
     let samples = tokens.len();
     let history = (memory + ticks) * slot;
     let mut traces = vec![0.0f32; ROWS * history];
-    for traces in traces.chunks_mut(history) {
-        for (slot, start) in traces.chunks_mut(slot).zip(packed.start_trace.chunks(padded)) {
-            slot[..padded].copy_from_slice(start);
-        }
+    let mut z = vec![0.0f32; ROWS * padded];
+    for r in 0..samples {
+        let trace = &inputs.trace[r * neurons * memory..][..neurons * memory];
+        to_slots(memory, trace, &mut traces[r * history..][..history], slot);
+        z[r * padded..][..neurons].copy_from_slice(&inputs.state[r * neurons..][..neurons]);
     }
-    let mut z = packed.start_state.repeat(ROWS);
     let mut alpha = vec![0.0f32; ROWS * pairs];
     let mut synchrony = vec![0.0f32; ROWS * pairs];
     let mut query = vec![0.0f32; ROWS * padded_width];
@@ -71,24 +83,31 @@ fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Sav
     let mut y = vec![0.0f32; ROWS * 2 * padded];
 
     for t in 0..ticks {
-        let root = &packed.norms.inverse_root[t * pairs..][..pairs];
-        for r in 0..samples {
-            let alpha = &mut alpha[r * pairs..][..pairs];
-            let weights = packed.weights;
-            let (left, right) = (weights.left, weights.right);
-            synchronisation::step(alpha, weights.retention, &z[r * padded..], left, right);
-            for ((s, alpha), root) in
-                synchrony[r * pairs..][..pairs].iter_mut().zip(alpha).zip(root)
-            {
-                *s = *alpha * root;
+        if !shape.reads_once() {
+            let root = &packed.norms.inverse_root[t * pairs..][..pairs];
+            for r in 0..samples {
+                let alpha = &mut alpha[r * pairs..][..pairs];
+                let weights = packed.weights;
+                let (left, right) = (weights.left, weights.right);
+                synchronisation::step(alpha, weights.retention, &z[r * padded..], left, right);
+                for ((s, alpha), root) in
+                    synchrony[r * pairs..][..pairs].iter_mut().zip(alpha).zip(root)
+                {
+                    *s = *alpha * root;
+                }
             }
         }
-        fill_rows(&mut query, &packed.query_bias);
-        thin::product(&synchrony, &packed.query, &mut query);
-        for (r, tokens) in tokens.iter().enumerate() {
+        if t == 0 || !shape.reads_once() {
+            fill_rows(&mut query, &packed.query_bias);
+            thin::product(&synchrony, &packed.query, &mut query);
+            for (r, tokens) in tokens.iter().enumerate() {
+                let row = &mut x[r * (width + neurons)..][..width];
+                tokens.weigh(shape, &query[r * padded_width..][..width], &mut scores);
+                tokens.attend(shape, &scores, row);
+            }
+        }
+        for r in 0..samples {
             let row = &mut x[r * (width + neurons)..][..width + neurons];
-            tokens.weigh(shape, &query[r * padded_width..][..width], &mut scores);
-            tokens.attend(shape, &scores, &mut row[..width]);
             row[width..].copy_from_slice(&z[r * padded..][..neurons]);
             out.attended[(r * ticks + t) * width..][..width].copy_from_slice(&row[..width]);
         }
@@ -137,6 +156,29 @@ fn think(shape: Shape, packed: &Packed<'_>, tokens: &[Tokens<'_>], out: &mut Sav
         for r in 0..samples {
             let at = (r * ticks + t) * neurons;
             out.states[at..][..neurons].copy_from_slice(&z[r * padded..][..neurons]);
+        }
+    }
+    for r in 0..samples {
+        let last = &traces[r * history + ticks * slot..][..memory * slot];
+        let trace = &mut out.trace[r * neurons * memory..][..neurons * memory];
+        from_slots(memory, last, slot, trace);
+    }
+}
+
+/// A trace [D, M] into slots: `slots[m * slot + n] = trace[n][m]`.
+pub(super) fn to_slots(memory: usize, trace: &[f32], slots: &mut [f32], slot: usize) {
+    for (n, trace) in trace.chunks_exact(memory).enumerate() {
+        for (m, value) in trace.iter().enumerate() {
+            slots[m * slot + n] = *value;
+        }
+    }
+}
+
+/// Slots as a trace [D, M]: `trace[n][m] = slots[m * slot + n]`.
+pub(super) fn from_slots(memory: usize, slots: &[f32], slot: usize, trace: &mut [f32]) {
+    for (n, trace) in trace.chunks_exact_mut(memory).enumerate() {
+        for (m, value) in trace.iter_mut().enumerate() {
+            *value = slots[m * slot + n];
         }
     }
 }

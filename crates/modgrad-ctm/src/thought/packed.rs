@@ -30,21 +30,11 @@ pub(super) struct Packed<'a> {
     pub(super) level2: Vec<f32>,
     /// [2][padded].
     pub(super) level2_bias: Vec<f32>,
-    /// [padded].
-    pub(super) start_state: Vec<f32>,
-    /// [M][padded].
-    pub(super) start_trace: Vec<f32>,
 }
 
 impl<'a> Packed<'a> {
     pub(super) fn new(pool: &Pool, shape: Shape, weights: &'a Weights<'a>) -> Packed<'a> {
         let (neurons, padded) = (shape.neurons, shape.padded());
-        let mut start_trace = vec![0.0f32; shape.memory * padded];
-        for n in 0..neurons {
-            for m in 0..shape.memory {
-                start_trace[m * padded + n] = weights.start_trace[n * shape.memory + m];
-            }
-        }
         Packed {
             weights,
             norms: Norms::new(weights.retention, shape.ticks),
@@ -58,8 +48,6 @@ impl<'a> Packed<'a> {
             level1_bias: padded_rows(weights.level1_bias, neurons, padded),
             level2: blocks(pool, weights.level2_weight, neurons),
             level2_bias: padded_rows(weights.level2_bias, neurons, padded),
-            start_state: padded_rows(weights.start_state, neurons, padded),
-            start_trace,
         }
     }
 }

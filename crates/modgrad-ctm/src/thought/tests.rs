@@ -18,8 +18,8 @@ struct Plain {
 const NAMES: [&str; 15] = [
     "keys",
     "values",
-    "start_state",
-    "start_trace",
+    "state",
+    "trace",
     "retention",
     "query_weight",
     "query_bias",
@@ -49,8 +49,8 @@ impl Plain {
         let sizes = [
             batch * tokens * width,
             batch * tokens * width,
-            neurons,
-            neurons * memory,
+            batch * neurons,
+            batch * neurons * memory,
             pairs,
             pairs * width,
             width,
@@ -86,18 +86,19 @@ impl Plain {
         Plain { shape, left, right, tensors }
     }
 
-    /// z_1 … z_T [B, T, D].
-    fn states(&self) -> Vec<f64> {
+    /// z_1 … z_T [B, T, D] and the last trace [B, D, M].
+    fn results(&self) -> (Vec<f64>, Vec<f64>) {
         let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs } =
             self.shape;
         let outputs = self.shape.outputs();
         let [keys, values, start, trace0, retention, wq, bq, ws, bs, gamma, beta, w1, b1, w2, b2] =
             std::array::from_fn::<_, 15, _>(|index| &self.tensors[index]);
-        let mut all = Vec::new();
+        let (mut all, mut last) = (Vec::new(), Vec::new());
         for b in 0..batch {
-            let mut z = start.clone();
-            let mut trace: Vec<Vec<f64>> =
-                (0..neurons).map(|n| trace0[n * memory..][..memory].to_vec()).collect();
+            let mut z = start[b * neurons..][..neurons].to_vec();
+            let mut trace: Vec<Vec<f64>> = (0..neurons)
+                .map(|n| trace0[(b * neurons + n) * memory..][..memory].to_vec())
+                .collect();
             let (mut alpha, mut norm) = (vec![0.0; pairs], vec![0.0; pairs]);
             for _ in 0..ticks {
                 let mut s = vec![0.0; pairs];
@@ -161,8 +162,9 @@ impl Plain {
                 }
                 all.extend(&z);
             }
+            last.extend(trace.into_iter().flatten());
         }
-        all
+        (all, last)
     }
 
     fn narrow(&self) -> Vec<Vec<f32>> {
@@ -170,12 +172,14 @@ impl Plain {
     }
 }
 
+fn inputs(narrow: &[Vec<f32>]) -> Inputs<'_> {
+    Inputs { keys: &narrow[0], values: &narrow[1], state: &narrow[2], trace: &narrow[3] }
+}
+
 fn weights<'a>(plain: &'a Plain, narrow: &'a [Vec<f32>]) -> Weights<'a> {
     Weights {
         left: &plain.left,
         right: &plain.right,
-        start_state: &narrow[2],
-        start_trace: &narrow[3],
         retention: &narrow[4],
         query_weight: &narrow[5],
         query_bias: &narrow[6],
@@ -190,33 +194,38 @@ fn weights<'a>(plain: &'a Plain, narrow: &'a [Vec<f32>]) -> Weights<'a> {
     }
 }
 
-/// (states, attended, synapse, hidden).
-fn forward(pool: &Pool, plain: &Plain) -> [Vec<f32>; 4] {
+/// (states, last trace, attended, synapse, hidden).
+fn forward(pool: &Pool, plain: &Plain) -> [Vec<f32>; 5] {
     let shape = plain.shape;
     let rows = shape.batch * shape.ticks;
     let narrow = plain.narrow();
     let mut states = vec![0.0; rows * shape.neurons];
+    let mut trace = vec![0.0; shape.batch * shape.neurons * shape.memory];
     let mut attended = vec![0.0; rows * shape.width];
     let mut synapse = vec![0.0; rows * 2 * shape.neurons];
     let mut hidden = vec![0.0; rows * shape.outputs() * shape.neurons];
     let saved = Saved {
         states: &mut states,
+        trace: &mut trace,
         attended: &mut attended,
         synapse: &mut synapse,
         hidden: &mut hidden,
     };
-    think(pool, shape, &narrow[0], &narrow[1], &weights(plain, &narrow), saved);
-    [states, attended, synapse, hidden]
+    think(pool, shape, inputs(&narrow), &weights(plain, &narrow), saved);
+    [states, trace, attended, synapse, hidden]
 }
 
-fn backward(pool: &Pool, plain: &Plain, saved: &[Vec<f32>; 4], dstates: &[f32]) -> Vec<Vec<f32>> {
+/// The gradients of Σ upstream·(states, then last trace).
+fn backward(pool: &Pool, plain: &Plain, saved: &[Vec<f32>; 5], upstream: &[f32]) -> Vec<Vec<f32>> {
     let narrow = plain.narrow();
     let mut found: Vec<Vec<f32>> = narrow.iter().map(|t| vec![f32::NAN; t.len()]).collect();
     let gradients = Gradients::from_parts(found.iter_mut().map(Vec::as_mut_slice));
-    let [states, attended, synapse, hidden] = saved;
+    let [states, _, attended, synapse, hidden] = saved;
     let read = Read { states, attended, synapse, hidden };
     let weights = weights(plain, &narrow);
-    think_gradient(pool, plain.shape, &narrow[0], &narrow[1], &weights, read, dstates, gradients);
+    let (states, trace) = upstream.split_at(states.len());
+    let upstream = Upstream { states, trace };
+    think_gradient(pool, plain.shape, inputs(&narrow), &weights, read, upstream, gradients);
     found
 }
 
@@ -241,6 +250,7 @@ fn shapes() -> Vec<Shape> {
         Shape { neurons: 17, width: 18, heads: 3, batch: 2, hidden: 5, ..base },
         Shape { neurons: 1, pairs: 1, batch: 4, ..base },
         Shape { pairs: 0, ..base },
+        Shape { tokens: 1, ..base },
         Shape { batch: 0, ..base },
     ]
 }
@@ -250,8 +260,10 @@ fn states_are_those_of_the_equations() {
     let pool = Pool::new(2);
     for shape in shapes() {
         let plain = Plain::new(shape, 3);
-        let [states, ..] = forward(&pool, &plain);
-        for (at, (found, expected)) in states.iter().zip(plain.states()).enumerate() {
+        let [states, trace, ..] = forward(&pool, &plain);
+        let (expected, last) = plain.results();
+        let expected = expected.iter().chain(&last);
+        for (at, (found, expected)) in states.iter().chain(&trace).zip(expected).enumerate() {
             assert!(
                 (f64::from(*found) - expected).abs() < 2e-5,
                 "{shape:?} {at}: {found} {expected}"
@@ -267,10 +279,13 @@ fn gradients_are_those_of_finite_differences() {
     for shape in shapes() {
         let plain = Plain::new(shape, 4);
         let saved = forward(&pool, &plain);
-        let upstream: Vec<f32> =
-            (0..saved[0].len()).map(|i| ((i * 7919) % 23) as f32 / 23.0 - 0.4).collect();
+        let upstream: Vec<f32> = (0..saved[0].len() + saved[1].len())
+            .map(|i| ((i * 7919) % 23) as f32 / 23.0 - 0.4)
+            .collect();
         let loss = |plain: &Plain| -> f64 {
-            plain.states().iter().zip(&upstream).map(|(z, d)| z * f64::from(*d)).sum()
+            let (states, trace) = plain.results();
+            let found = states.iter().chain(&trace);
+            found.zip(&upstream).map(|(z, d)| z * f64::from(*d)).sum()
         };
         let found = backward(&pool, &plain, &saved, &upstream);
         for (tensor, name) in NAMES.iter().enumerate() {
@@ -308,7 +323,7 @@ fn neither_threads_nor_company_change_a_bit() {
     };
     let plain = Plain::new(shape, 5);
     let one = forward(&Pool::new(1), &plain);
-    let upstream = vec![0.3f32; one[0].len()];
+    let upstream = vec![0.3f32; one[0].len() + one[1].len()];
     let gradients = backward(&Pool::new(1), &plain, &one, &upstream);
     for threads in [2, 3] {
         let pool = Pool::new(threads);
@@ -320,8 +335,9 @@ fn neither_threads_nor_company_change_a_bit() {
     for sample in [0, 3, 4, 6] {
         let mut alone = plain.clone();
         alone.shape.batch = 1;
-        for tensor in 0..2 {
-            let size = shape.tokens * shape.width;
+        let tokens = shape.tokens * shape.width;
+        let sizes = [tokens, tokens, shape.neurons, shape.neurons * shape.memory];
+        for (tensor, size) in sizes.into_iter().enumerate() {
             alone.tensors[tensor] = plain.tensors[tensor][sample * size..][..size].to_vec();
         }
         let size = shape.ticks * shape.neurons;
@@ -337,7 +353,7 @@ fn a_single_token_leaves_the_query_without_effect() {
     let plain = Plain::new(shape, 6);
     let pool = Pool::new(1);
     let saved = forward(&pool, &plain);
-    let found = backward(&pool, &plain, &saved, &vec![1.0; saved[0].len()]);
+    let found = backward(&pool, &plain, &saved, &vec![1.0; saved[0].len() + saved[1].len()]);
     for name in ["keys", "query_weight", "query_bias"] {
         let index = NAMES.iter().position(|one| *one == name).unwrap();
         assert!(found[index].iter().all(|d| d.abs() < 1e-6), "{name}");

@@ -7,32 +7,37 @@ use modgrad_compute::reduce::column_sums;
 use modgrad_compute::thin::{self, LANES, Strides};
 
 use super::backward::Found;
-use super::{Gradients, Read, Shape, Weights};
+use super::{Gradients, Inputs, Read, Shape};
 use crate::synchronisation::state;
 
 pub(super) fn run(
     pool: &Pool,
     shape: Shape,
+    inputs: Inputs<'_>,
     read: Read<'_>,
-    weights: &Weights<'_>,
     found: &Found,
     gradients: &mut Gradients<'_>,
 ) {
     let Shape { batch, ticks, neurons, width, pairs, .. } = shape;
     let (padded, rows) = (shape.padded(), batch * ticks);
-    let mut inputs = vec![0.0f32; rows * (width + neurons)];
-    for (row, input) in inputs.chunks_mut(width + neurons).enumerate() {
+    let mut joined = vec![0.0f32; rows * (width + neurons)];
+    for (row, input) in joined.chunks_mut(width + neurons).enumerate() {
         let (b, t) = (row / ticks, row % ticks);
+        let start = &inputs.state[b * neurons..];
         let states = &read.states[b * ticks * neurons..][..ticks * neurons];
         input[..width].copy_from_slice(&read.attended[row * width..][..width]);
-        input[width..].copy_from_slice(state(weights.start_state, states, neurons, t));
+        input[width..].copy_from_slice(state(&start[..neurons], states, neurons, t));
     }
     let columns = unpadded(&found.dsynapse, neurons, padded);
-    product(pool, &inputs, width + neurons, &columns, 2 * neurons, gradients.synapse_weight);
+    product(pool, &joined, width + neurons, &columns, 2 * neurons, gradients.synapse_weight);
     column_sums(pool, &columns, rows, 2 * neurons, gradients.synapse_bias, false);
 
     let columns = unpadded(&found.dquery, width, shape.padded_width());
-    product(pool, &found.synchrony, pairs, &columns, width, gradients.query_weight);
+    if shape.reads_once() {
+        gradients.query_weight.fill(0.0);
+    } else {
+        product(pool, &found.synchrony, pairs, &columns, width, gradients.query_weight);
+    }
     column_sums(pool, &columns, rows, width, gradients.query_bias, false);
 
     let level1 = Layer {

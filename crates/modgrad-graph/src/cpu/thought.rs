@@ -2,7 +2,7 @@
 
 use modgrad_compute::Pool;
 use modgrad_ctm::synchronisation::{self, Shape as Recurrence};
-use modgrad_ctm::thought::{self, Gradients, Read, Saved, Shape, Weights};
+use modgrad_ctm::thought::{self, Gradients, Inputs, Read, Saved, Shape, Upstream, Weights};
 
 use super::HostMemory;
 use crate::error::{Error, Result};
@@ -76,14 +76,15 @@ pub(super) fn think(
     out: &mut [Out<'_>],
 ) -> Result<()> {
     let shape = thought_shape("think", ticks, heads, hidden, x)?;
-    let [states, attended, synapse, layer] = out else { return Err(arity("think")) };
+    let [states, trace, attended, synapse, layer] = out else { return Err(arity("think")) };
     let saved = Saved {
         states: states.slice_mut(),
+        trace: trace.slice_mut(),
         attended: attended.slice_mut(),
         synapse: synapse.slice_mut(),
         hidden: layer.slice_mut(),
     };
-    thought::think(pool, shape, x[0].slice(), x[1].slice(), &weights(x, hidden), saved);
+    thought::think(pool, shape, inputs(x), &weights(x, hidden), saved);
     Ok(())
 }
 
@@ -98,19 +99,11 @@ pub(super) fn think_gradient(
     let shape = thought_shape("think_gradient", ticks, heads, hidden, x)?;
     let operands = if hidden == 0 { 15 } else { 17 };
     let saved = |index: usize| x[operands + index].slice::<f32>();
-    let read = Read { states: saved(0), attended: saved(1), synapse: saved(2), hidden: saved(3) };
+    let read = Read { states: saved(0), attended: saved(2), synapse: saved(3), hidden: saved(4) };
+    let upstream = Upstream { states: saved(5), trace: saved(6) };
     let gradients = Gradients::from_parts(out.iter_mut().map(|out| out.slice_mut()));
-    let (keys, values) = (x[0].slice(), x[1].slice());
-    thought::think_gradient(
-        pool,
-        shape,
-        keys,
-        values,
-        &weights(x, hidden),
-        read,
-        saved(4),
-        gradients,
-    );
+    let weights = weights(x, hidden);
+    thought::think_gradient(pool, shape, inputs(x), &weights, read, upstream, gradients);
     Ok(())
 }
 
@@ -125,11 +118,11 @@ fn thought_shape(
     let shape = Shape {
         batch: keys[0],
         ticks,
-        neurons: trace[0],
+        neurons: trace[1],
         width: keys[2],
         tokens: keys[1],
         heads,
-        memory: trace[1],
+        memory: trace[2],
         hidden,
         pairs: x[6].shape[0],
     };
@@ -137,10 +130,12 @@ fn thought_shape(
     Ok(shape)
 }
 
+fn inputs<'a>(x: &[Input<'a>]) -> Inputs<'a> {
+    Inputs { keys: x[0].slice(), values: x[1].slice(), state: x[2].slice(), trace: x[3].slice() }
+}
+
 fn weights<'a>(x: &[Input<'a>], hidden: usize) -> Weights<'a> {
     Weights {
-        start_state: x[2].slice(),
-        start_trace: x[3].slice(),
         left: x[4].slice(),
         right: x[5].slice(),
         retention: x[6].slice(),

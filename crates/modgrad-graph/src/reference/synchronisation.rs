@@ -25,7 +25,8 @@ pub(super) fn forward(x: &[&Array]) -> Result<Array> {
         for (p, &pair) in pairs.iter().enumerate() {
             let mut recurrence = (0.0, 0.0);
             for k in 0..=ticks {
-                let z = |n: usize| if k == 0 { start.data[n] } else { states.at(&[b, k - 1, n]) };
+                let z =
+                    |n: usize| if k == 0 { start.at(&[b, n]) } else { states.at(&[b, k - 1, n]) };
                 let r = retention.data[p];
                 recurrence = (r * recurrence.0 + z(pair.0) * z(pair.1), r * recurrence.1 + 1.0);
                 *out.at_mut(&[b, k, p]) = recurrence.0 / recurrence.1.sqrt();
@@ -44,7 +45,8 @@ pub(super) fn gradient(x: &[&Array]) -> Result<Vec<Array>> {
     let mut dstates = Array::zeros(&states.shape);
     let mut dretention = Array::zeros(&retention.shape);
     for b in 0..batch {
-        let z = |k: usize, n: usize| if k == 0 { start.data[n] } else { states.at(&[b, k - 1, n]) };
+        let z =
+            |k: usize, n: usize| if k == 0 { start.at(&[b, n]) } else { states.at(&[b, k - 1, n]) };
         for (p, &(left, right)) in pairs.iter().enumerate() {
             let r = retention.data[p];
             for k in 0..=ticks {
@@ -64,7 +66,7 @@ pub(super) fn gradient(x: &[&Array]) -> Result<Vec<Array>> {
                     let share = d * power(j) / norm.sqrt();
                     for (n, other) in [(left, right), (right, left)] {
                         let place = if j == 0 {
-                            dstart.at_mut(&[n])
+                            dstart.at_mut(&[b, n])
                         } else {
                             dstates.at_mut(&[b, j - 1, n])
                         };

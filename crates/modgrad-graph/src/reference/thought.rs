@@ -62,7 +62,7 @@ impl<'a> Thought<'a> {
         heads: usize,
         hidden: usize,
     ) -> Result<Self> {
-        let pairs = pairs(x[4], x[5], x[2].data.len(), "think")?;
+        let pairs = pairs(x[4], x[5], x[2].shape[1], "think")?;
         let mut thought = Thought { x, heads, hidden, pairs, count: ticks, ticks: Vec::new() };
         for sample in 0..x[0].shape[0] {
             let mut done: Vec<Tick> = Vec::new();
@@ -76,7 +76,12 @@ impl<'a> Thought<'a> {
     }
 
     fn neurons(&self) -> usize {
-        self.x[3].shape[0]
+        self.x[3].shape[1]
+    }
+
+    /// The state that a sample comes with.
+    fn state(&self, b: usize) -> &[f64] {
+        &self.x[2].data[b * self.neurons()..][..self.neurons()]
     }
 
     fn outputs(&self) -> usize {
@@ -91,8 +96,8 @@ impl<'a> Thought<'a> {
     fn tick(&self, b: usize, before: Option<&Tick>) -> Tick {
         let x = self.x;
         let (neurons, channels) = (self.neurons(), self.channels());
-        let (tokens, width, memory) = (x[0].shape[1], x[0].shape[2], x[3].shape[1]);
-        let z = before.map_or(&x[2].data, |tick| &tick.z);
+        let (tokens, width, memory) = (x[0].shape[1], x[0].shape[2], x[3].shape[2]);
+        let z = before.map_or(self.state(b), |tick| &tick.z);
         let mut recurrence = Vec::new();
         for (p, &(left, right)) in self.pairs.iter().enumerate() {
             let (alpha, beta) = before.map_or((0.0, 0.0), |tick| tick.recurrence[p]);
@@ -138,7 +143,7 @@ impl<'a> Thought<'a> {
         let mut traces = Vec::new();
         let (mut h, mut g, mut y, mut states) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for n in 0..neurons {
-            let older = |m: usize| before.map_or(x[3].at(&[n, m]), |tick| tick.traces[n][m]);
+            let older = |m: usize| before.map_or(x[3].at(&[b, n, m]), |tick| tick.traces[n][m]);
             let mut trace: Vec<f64> = (1..memory).map(older).collect();
             trace.push(normal[n] * x[11].data[n] + x[12].data[n]);
             let layer: Vec<f64> = (0..self.outputs())
@@ -181,7 +186,7 @@ impl<'a> Thought<'a> {
         }
     }
 
-    /// (states, attended, synapse, hidden layer).
+    /// (states, last trace, attended, synapse, hidden layer).
     pub(super) fn results(&self) -> Vec<Array> {
         let (batch, neurons, width) = (self.ticks.len(), self.neurons(), self.x[0].shape[2]);
         let ticks = self.count;
@@ -191,6 +196,9 @@ impl<'a> Thought<'a> {
         };
         vec![
             all(&[neurons], &|tick, at| tick.z[at[0]]),
+            Array::from_fn(&self.x[3].shape, |at| {
+                self.ticks[at[0]][ticks - 1].traces[at[1]][at[2]]
+            }),
             all(&[width], &|tick, at| tick.x[at[0]]),
             all(&[2 * neurons], &|tick, at| tick.u[at[0]]),
             all(&[self.outputs(), neurons], &|tick, at| tick.h[at[1]][at[0]]),
@@ -198,23 +206,24 @@ impl<'a> Thought<'a> {
     }
 
     /// The gradients of the float operands, in order.
-    pub(super) fn gradients(&self, dstates: &Array) -> Vec<Array> {
+    pub(super) fn gradients(&self, dstates: &Array, dtrace: &Array) -> Vec<Array> {
         let operands = if self.hidden == 0 { 15 } else { 17 };
         let mut d: Vec<Array> =
             self.x[..operands].iter().map(|operand| Array::zeros(&operand.shape)).collect();
         for (b, ticks) in self.ticks.iter().enumerate() {
-            self.sample(b, ticks, dstates, &mut d);
+            self.sample(b, ticks, dstates, dtrace, &mut d);
         }
         d.drain(4..6);
         d
     }
 
-    fn sample(&self, b: usize, ticks: &[Tick], dstates: &Array, d: &mut [Array]) {
+    fn sample(&self, b: usize, ticks: &[Tick], dstates: &Array, dtrace: &Array, d: &mut [Array]) {
         let x = self.x;
-        let (neurons, memory) = (self.neurons(), x[3].shape[1]);
+        let (neurons, memory) = (self.neurons(), x[3].shape[2]);
         // Carried from tick to tick: of the state, of each trace's slots, of α and β.
         let mut dz_next = vec![0.0; neurons];
-        let mut dtraces = vec![vec![0.0; memory]; neurons];
+        let mut dtraces: Vec<Vec<f64>> =
+            (0..neurons).map(|n| (0..memory).map(|m| dtrace.at(&[b, n, m])).collect()).collect();
         let mut drecurrence = vec![(0.0, 0.0); self.pairs.len()];
         for (t, tick) in ticks.iter().enumerate().rev() {
             let mut da = vec![0.0; neurons];
@@ -232,7 +241,7 @@ impl<'a> Thought<'a> {
             let width = x[0].shape[2];
             dz_next = dx[width..].to_vec();
             let dsynchrony = self.attention(b, tick, &dx[..width], d);
-            let z = if t == 0 { &x[2].data } else { &ticks[t - 1].z };
+            let z = if t == 0 { self.state(b) } else { &ticks[t - 1].z };
             for (p, &(left, right)) in self.pairs.iter().enumerate() {
                 let (alpha, beta) = tick.recurrence[p];
                 let (mut dalpha, mut dbeta) = drecurrence[p];
@@ -247,9 +256,9 @@ impl<'a> Thought<'a> {
             }
         }
         for n in 0..neurons {
-            d[2].data[n] += dz_next[n];
+            *d[2].at_mut(&[b, n]) += dz_next[n];
             for m in 0..memory {
-                *d[3].at_mut(&[n, m]) += dtraces[n][m];
+                *d[3].at_mut(&[b, n, m]) += dtraces[n][m];
             }
         }
     }

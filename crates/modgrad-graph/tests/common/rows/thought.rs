@@ -18,7 +18,8 @@ pub(super) fn add_to(table: &mut Table) {
         [2, 4, 5, 4, 3, 2, 2, 2, 3],
         [5, 3, 6, 4, 2, 1, 4, 0, 4],
         [3, 2, 17, 6, 5, 3, 3, 3, 9],
-        [1, 5, 3, 2, 4, 2, 2, 1, 0],
+        [1, 5, 7, 2, 4, 2, 2, 1, 0],
+        [2, 3, 4, 2, 1, 1, 5, 2, 3],
         [0, 2, 2, 2, 2, 1, 2, 2, 2],
     ] {
         think(table, sizes);
@@ -28,7 +29,7 @@ pub(super) fn add_to(table: &mut Table) {
 fn synchronisation(table: &mut Table, batch: usize, ticks: usize, neurons: usize, pairs: usize) {
     let random = &mut table.random;
     let operands = vec![
-        random.floats(&[neurons]),
+        random.floats(&[batch, neurons]),
         random.floats(&[batch, ticks, neurons]),
         random.indices(&[pairs], neurons as u64, DType::I32),
         random.indices(&[pairs], neurons as u64, DType::I32),
@@ -46,8 +47,8 @@ fn think(table: &mut Table, sizes: [usize; 9]) {
     let mut operands: Vec<Operand> = vec![
         random.small(&[batch, tokens, width]),
         random.small(&[batch, tokens, width]),
-        random.small(&[neurons]),
-        random.small(&[neurons, memory]),
+        random.small(&[batch, neurons]),
+        random.small(&[batch, neurons, memory]),
         random.indices(&[pairs], neurons as u64, DType::I32),
         random.indices(&[pairs], neurons as u64, DType::I32),
         random.positive(&[pairs]),
@@ -67,7 +68,8 @@ fn think(table: &mut Table, sizes: [usize; 9]) {
     let op = Op::Think { ticks, heads, hidden };
     let results = forward(op.clone(), &operands);
     let dstates = table.random.floats(&[batch, ticks, neurons]);
-    table.add(op, operands.clone());
-    let operands = [operands, results, vec![dstates]].concat();
+    let dtrace = table.random.floats(&[batch, neurons, memory]);
+    table.add_with(op, operands.clone(), &[0, 1]);
+    let operands = [operands, results, vec![dstates, dtrace]].concat();
     table.add_fixed(Op::ThinkGradient { ticks, heads, hidden }, operands);
 }

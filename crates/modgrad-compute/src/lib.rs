@@ -18,6 +18,7 @@ pub mod movement;
 pub mod norm;
 pub mod optimiser;
 pub mod pool;
+pub mod prefetch;
 pub mod reduce;
 pub mod rope;
 pub mod scan;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use modgrad_compute::Pool;
 use modgrad_ffn::WordKind;
 use modgrad_ffn::memory::{
-    ContextKind, CountLimits, Learned, Lessons, Memory, MemoryConfig, Rows, STATISTICS, Scratch,
-    Surroundings,
+    ContextKind, CountLimits, Learned, Memory, MemoryConfig, Rows, STATISTICS, Scratch,
+    Surroundings, lesson_size,
 };
 
 const TIME: usize = 4096;
@@ -20,6 +20,7 @@ struct Buffers {
     difference: Vec<f32>,
     multiple: Vec<f32>,
     statistics: Vec<f32>,
+    lessons: Vec<f32>,
 }
 
 impl Buffers {
@@ -31,6 +32,7 @@ impl Buffers {
             difference: vec![0.0; TIME * k * e],
             multiple: vec![0.0; TIME * k],
             statistics: vec![0.0; TIME * k * STATISTICS],
+            lessons: vec![0.0; lesson_size(config)],
         }
     }
 
@@ -41,6 +43,7 @@ impl Buffers {
             difference: &mut self.difference,
             multiple: &mut self.multiple,
             statistics: &mut self.statistics,
+            lessons: &mut self.lessons,
         }
     }
 
@@ -91,11 +94,10 @@ fn main() {
             before: &train[at - MARGIN..at],
             after: &train[at + TIME..at + TIME + MARGIN],
         };
-        let mut lessons = Lessons::new(&config);
         let bytes = &train[at..at + TIME];
-        let (rows, lesson) = (&mut buffers.rows(), Some(&mut lessons));
-        scratch.fill(&memory, &learned, bytes, Some(around), lesson, rows);
-        learned.learn(&[lessons]);
+        let rows = &mut buffers.rows();
+        scratch.fill(&memory, learned.weights(), bytes, Some(around), rows);
+        learned.learn(&buffers.lessons);
     }
     let per_position = start.elapsed().as_secs_f64() * 1e6 / (windows * TIME) as f64;
     println!("{windows} windows: {per_position:.2} µs a position on one thread");
@@ -104,7 +106,7 @@ fn main() {
     for bytes in val.chunks(TIME) {
         let (bytes, rest) = bytes.split_at(bytes.len().min(TIME));
         assert!(rest.is_empty());
-        scratch.fill(&memory, &learned, bytes, None, None, &mut buffers.rows());
+        scratch.fill(&memory, learned.weights(), bytes, None, &mut buffers.rows());
         for (t, pair) in bytes.windows(2).enumerate() {
             for (expert, bits) in bits.iter_mut().enumerate() {
                 *bits += buffers.bits(&config, t, expert, pair[1]);

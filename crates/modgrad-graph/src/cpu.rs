@@ -1,6 +1,7 @@
 //! The CPU backend: host memory, one thread pool, kernels of modgrad-compute.
 
 mod memory;
+mod memory_rows;
 mod muon;
 mod ops;
 mod thought;

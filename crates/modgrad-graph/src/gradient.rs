@@ -242,10 +242,24 @@ impl Rule<'_> {
                 Ok(around_indices(found, 4))
             }
 
+            Op::MixRows => {
+                // Rows are looked up, not computed: they have no gradient.
+                if self.wants[2..].contains(&true) {
+                    let operand = "the rows".to_string();
+                    return Err(Error::NotDifferentiable { op: "mix_rows", operand });
+                }
+                let dout = self.only()?;
+                let operands = [input(2), input(3), input(4), input(5), dout];
+                let dgates = self.push(Op::MixRowsGradient, &operands)?;
+                Ok(vec![Some(dout), Some(dgates), None, None, None, None])
+            }
+
             op @ (Op::ToFloat
             | Op::ByteContext { .. }
             | Op::NgramHash { .. }
             | Op::WordHash { .. }
+            | Op::CountedRows { .. }
+            | Op::MixRowsGradient
             | Op::UnaryGradient { .. }
             | Op::MaximumGradient { .. }
             | Op::SliceGradient { .. }

@@ -10,6 +10,7 @@
 
 use modgrad_compute::function::{BinaryFunction, GateActivation, UnaryFunction};
 use modgrad_compute::reduce::Reduction;
+use modgrad_ffn::memory::MemoryConfig;
 use modgrad_ffn::{NgramHash, WordHash};
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,19 @@ pub enum Op {
     /// tokens u8[B,T] → i32[B,T,kinds]: slot k in k·rows … (k+1)·rows − 1.
     WordHash { hash: WordHash },
 
+    // ---- counted memory: K experts' rows of 256 -------------------------------
+    /// (tokens u8[B,earlier+margin+T+margin], tables u8[n], back-off f32[X], mixer f32[Y]) →
+    /// (base [B,T,256], entries i32[B,T,E], difference [B,T,K,E], multiple [B,T,K],
+    /// statistics [B,T,K,3], lessons [B,L]): see `modgrad_ffn::memory`. Window and margins
+    /// are taken out of the counts; where `earlier` and `margin` are 0 nothing is, and L
+    /// is 0. No gradient flows back.
+    CountedRows { memory: MemoryConfig, earlier: usize, margin: usize },
+    /// (logits [..., 256], gates [..., K], base [..., 256], entries i32[..., E],
+    /// difference [..., K, E], multiple [..., K]) → logits + Σ_k gate·row.
+    MixRows,
+    /// (base, entries, difference, multiple, dout) → dgates.
+    MixRowsGradient,
+
     // ---- sequences ------------------------------------------------------
     /// (q, k, v [B,T,H,D]) → (out [B,T,H,D], logsumexp [B,T,H]): softmax of
     /// q·k/√D over the `window` latest positions, its own included.
@@ -210,6 +224,9 @@ impl Op {
             Op::ByteContext { .. } => "byte_context",
             Op::NgramHash { .. } => "ngram_hash",
             Op::WordHash { .. } => "word_hash",
+            Op::CountedRows { .. } => "counted_rows",
+            Op::MixRows => "mix_rows",
+            Op::MixRowsGradient => "mix_rows_gradient",
             Op::CausalAttention { .. } => "causal_attention",
             Op::CausalAttentionGradient { .. } => "causal_attention_gradient",
             Op::Rope { .. } => "rope",

@@ -15,6 +15,7 @@ mod elementwise;
 mod embeddings;
 mod gates;
 mod linear;
+mod memory;
 mod movement;
 mod normalisation;
 mod reductions;
@@ -140,6 +141,11 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
         }
 
         Op::ByteContext { length } => one(contexts::byte_context(*length, inputs[0])?),
+        Op::CountedRows { memory, earlier, margin } => {
+            memory::counted_rows(memory, *earlier, *margin, inputs)
+        }
+        Op::MixRows => one(memory::mix_rows(inputs)),
+        Op::MixRowsGradient => one(memory::mix_rows_gradient(inputs)),
         Op::NgramHash { hash } => one(contexts::ngram_hash(hash, inputs[0])?),
         Op::WordHash { hash } => one(contexts::word_hash(hash, inputs[0])?),
 
@@ -195,6 +201,8 @@ fn check_operands(op: &Op, inputs: &[&Array]) -> Result<()> {
             | (Op::ToFloat | Op::GatherGradient { .. } | Op::EmbeddingGradient { .. }, 0) => {
                 DType::I32
             }
+            (Op::CountedRows { .. }, 0 | 1) => DType::U8,
+            (Op::MixRows, 3) | (Op::MixRowsGradient, 1) => DType::I32,
             (Op::Synchronisation | Op::SynchronisationGradient, 2 | 3)
             | (Op::Think { .. } | Op::ThinkGradient { .. }, 4 | 5) => DType::I32,
             _ => DType::F32,

@@ -36,9 +36,9 @@ fn place(begins: &[u32], value: u32) -> usize {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BackOff {
     /// ln(λ / (1 − λ)) [experts][`BUCKETS`].
-    logits: Vec<f64>,
+    pub(super) logits: Vec<f64>,
     /// The sum of squared slopes: Fisher's information of the logit.
-    information: Vec<f64>,
+    pub(super) information: Vec<f64>,
 }
 
 impl BackOff {
@@ -61,11 +61,12 @@ impl BackOff {
         self.logits.iter().map(|logit| lambda(logit).clamp(1e-4, 1.0 - 1e-4) as f32).collect()
     }
 
-    /// Adds observations made with the present weights: [experts][`BUCKETS`] of the sum
-    /// of slopes and of their squares.
-    pub(super) fn learn(&mut self, observed: &[(f32, f32)]) {
+    /// Adds observations made with the present weights: [experts][`BUCKETS`][2], the sum of
+    /// slopes and of their squares.
+    pub(super) fn learn(&mut self, observed: &[f32]) {
         let kept = self.logits.iter_mut().zip(&mut self.information);
-        for ((logit, information), &(slope, squared)) in kept.zip(observed) {
+        for ((logit, information), sums) in kept.zip(observed.chunks_exact(2)) {
+            let (slope, squared) = (sums[0], sums[1]);
             if squared > 0.0 {
                 *information = (*information + f64::from(squared)).min(MOST);
                 let step = f64::from(slope) / *information;
@@ -96,10 +97,10 @@ mod tests {
         assert!((first[at] - 0.4).abs() < 1e-6);
         for _ in 0..200 {
             let lambda = back_off.weights()[at];
-            let mut observed = vec![(0.0, 0.0); 2 * BUCKETS];
+            let mut observed = vec![0.0; 2 * 2 * BUCKETS];
             for (times, r) in [(7.0, 1.0), (3.0, 0.0)] {
-                observed[at].0 += times * (r - lambda);
-                observed[at].1 += times * (r - lambda) * (r - lambda);
+                observed[2 * at] += times * (r - lambda);
+                observed[2 * at + 1] += times * (r - lambda) * (r - lambda);
             }
             back_off.learn(&observed);
         }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use modgrad_compute::Pool;
 
 use super::kind::Reader;
-use super::{ContextKind, CountTable, MemoryConfig};
+use super::table::CountTable;
+use super::{ContextKind, MemoryConfig};
 
 /// The counts of a training text, for every kind of context.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Memory {
+pub struct Memory<'a> {
     config: MemoryConfig,
-    tables: Vec<CountTable>,
+    tables: Vec<CountTable<'a>>,
     /// Bytes of the text that were counted.
     counted: usize,
 }
@@ -26,7 +27,7 @@ pub struct CountLimits {
     pub time: Duration,
 }
 
-impl Memory {
+impl<'a> Memory<'a> {
     /// Counts what follows each context of `text`, from its end backwards where not
     /// all of it can be counted in time.
     ///
@@ -37,11 +38,11 @@ impl Memory {
         config: &MemoryConfig,
         text: &[u8],
         limits: CountLimits,
-    ) -> Result<Memory, String> {
+    ) -> Result<Memory<'static>, String> {
         config.validate()?;
         let kinds = &config.kinds;
         let text = &text[text.len() - countable(pool, kinds, text, limits)..];
-        let tables: Vec<Mutex<CountTable>> = kinds.iter().map(|_| Mutex::default()).collect();
+        let tables: Vec<Mutex<CountTable<'_>>> = kinds.iter().map(|_| Mutex::default()).collect();
         pool.for_ranges(kinds.len(), 1, |stretch| {
             for index in stretch {
                 let table = count_kind(kinds[index], text);
@@ -49,7 +50,7 @@ impl Memory {
             }
         });
         let tables = tables.into_iter().map(|table| table.into_inner().expect("all are done"));
-        let mut tables: Vec<CountTable> = tables.collect();
+        let mut tables: Vec<CountTable<'_>> = tables.collect();
         shrink(&mut tables, limits.memory);
         Ok(Memory { config: config.clone(), tables, counted: text.len() })
     }
@@ -69,7 +70,7 @@ impl Memory {
         self.tables.iter().map(CountTable::size).sum()
     }
 
-    pub(super) fn table(&self, kind: usize) -> &CountTable {
+    pub(super) fn table(&self, kind: usize) -> &CountTable<'a> {
         &self.tables[kind]
     }
 
@@ -80,11 +81,12 @@ impl Memory {
         bytes
     }
 
-    /// The memory that [`Memory::to_bytes`] made of tables for `config`.
-    pub fn from_bytes(config: &MemoryConfig, mut bytes: &[u8]) -> Result<Memory, String> {
+    /// The memory that [`Memory::to_bytes`] made of tables for `config`; it stays where
+    /// it is.
+    pub fn from_bytes(config: &MemoryConfig, mut bytes: &'a [u8]) -> Result<Memory<'a>, String> {
         config.validate()?;
         let read = |_: &ContextKind| CountTable::read(&mut bytes);
-        let tables: Option<Vec<CountTable>> = config.kinds.iter().map(read).collect();
+        let tables: Option<Vec<CountTable<'a>>> = config.kinds.iter().map(read).collect();
         match tables {
             Some(tables) if bytes.is_empty() => {
                 Ok(Memory { config: config.clone(), tables, counted: 0 })
@@ -94,7 +96,7 @@ impl Memory {
     }
 }
 
-fn count_kind(kind: ContextKind, text: &[u8]) -> CountTable {
+fn count_kind(kind: ContextKind, text: &[u8]) -> CountTable<'static> {
     let kinds = [kind];
     let mut reader = Reader::new(&kinds);
     let mut pairs = Vec::with_capacity(text.len());
@@ -123,7 +125,7 @@ fn countable(pool: &Pool, kinds: &[ContextKind], text: &[u8], limits: CountLimit
 }
 
 /// Prunes the largest table, again and again, until all fit.
-fn shrink(tables: &mut [CountTable], memory: usize) {
+fn shrink(tables: &mut [CountTable<'_>], memory: usize) {
     let mut least = vec![1; tables.len()];
     while tables.iter().map(CountTable::size).sum::<usize>() > memory {
         let Some(largest) = (0..tables.len())
@@ -133,6 +135,6 @@ fn shrink(tables: &mut [CountTable], memory: usize) {
             return;
         };
         least[largest] *= 2;
-        tables[largest].prune(least[largest]);
+        tables[largest] = tables[largest].pruned(least[largest]);
     }
 }

@@ -8,6 +8,7 @@
 use modgrad_compute::{math, multiversion};
 
 use super::MemoryConfig;
+use super::mix::dot;
 
 pub(super) struct Mixer {
     rate: f32,
@@ -46,10 +47,10 @@ impl Mixer {
         self.weights.copy_from_slice(weights);
     }
 
-    /// Adds what the window has changed.
-    pub(super) fn end(&self, begun: &[f32], changes: &mut [f32]) {
-        for ((change, now), before) in changes.iter_mut().zip(&self.weights).zip(begun) {
-            *change += now - before;
+    /// How far the window has moved the weights that it began with.
+    pub(super) fn moved(&self, begun: &[f32], moves: &mut [f32]) {
+        for ((moved, now), before) in moves.iter_mut().zip(&self.weights).zip(begun) {
+            *moved = now - before;
         }
     }
 
@@ -107,9 +108,9 @@ impl Mixer {
         for (at, byte) in at_entries.iter_mut().zip(bytes) {
             *at += f32::from(*byte == i32::from(next));
         }
-        let common = base[usize::from(next)] - dot(&self.row, base);
         let weights = &mut self.weights[self.set * self.experts..][..self.experts];
-        move_weights(self.rate, common, at_entries, difference, weights);
+        let likely = base[usize::from(next)];
+        move_weights(self.rate, likely, &self.row, base, at_entries, difference, weights);
     }
 }
 
@@ -155,29 +156,13 @@ multiversion! {
 }
 
 multiversion! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [0.0f32; 16];
-        for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
-            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                *sum += a * b;
-            }
-        }
-        sums.iter().sum()
-    }
-}
-
-multiversion! {
     fn move_weights(
-        rate: f32, common: f32, error: &[f32], difference: &[f32], weights: &mut [f32],
+        rate: f32, likely: f32, row: &[f32], base: &[f32], error: &[f32], difference: &[f32],
+        weights: &mut [f32],
     ) {
+        let common = likely - dot(row, base);
         for (weight, row) in weights.iter_mut().zip(difference.chunks_exact(error.len())) {
-            let mut sums = [0.0f32; 16];
-            for (error, row) in error.chunks_exact(16).zip(row.chunks_exact(16)) {
-                for ((sum, error), difference) in sums.iter_mut().zip(error).zip(row) {
-                    *sum += error * difference;
-                }
-            }
-            *weight += rate * (common + sums.iter().sum::<f32>());
+            *weight += rate * (common + dot(error, row));
         }
     }
 }

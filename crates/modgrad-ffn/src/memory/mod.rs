@@ -12,6 +12,7 @@ mod config;
 mod count;
 mod kind;
 mod learned;
+mod mix;
 mod mixer;
 mod rows;
 mod table;
@@ -20,9 +21,9 @@ mod tally;
 pub use config::MemoryConfig;
 pub use count::{CountLimits, Memory};
 pub use kind::ContextKind;
-pub use learned::{Learned, Lessons};
-pub use rows::{Rows, STATISTICS, Scratch, Surroundings};
-pub use table::CountTable;
+pub use learned::{Learned, Weights, lesson_size, weight_sizes};
+pub use mix::{mix_rows, mix_rows_gradient};
+pub use rows::{Batch, Rows, STATISTICS, Scratch, Surroundings, window_rows};
 
 #[cfg(test)]
 mod tests;

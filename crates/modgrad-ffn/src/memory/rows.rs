@@ -9,18 +9,21 @@
 //!
 //! Axes: T positions of a window, K experts, E entries.
 
-use modgrad_compute::{math, multiversion};
+use modgrad_compute::{Pool, math, multiversion};
 
 use super::back_off::{BUCKETS, bucket};
 use super::kind::Reader;
 use super::mixer::Mixer;
 use super::tally::Tally;
-use super::{Learned, Lessons, Memory};
+use super::{ContextKind, Memory, Weights};
 
 /// Figures of an expert's context at a position: see [`Rows::statistics`].
 pub const STATISTICS: usize = 3;
 /// The least probability whose logarithm is formed.
 const LEAST: f32 = 1e-30;
+
+/// Positions between asking for a table's memory and reading it.
+const AHEAD: usize = 4;
 
 /// The rows of a window.
 pub struct Rows<'a> {
@@ -36,6 +39,84 @@ pub struct Rows<'a> {
     /// context was seen with d different bytes; of the mixer its largest
     /// probability, and twice 0.
     pub statistics: &'a mut [f32],
+    /// What the window teaches, or nothing where that is not asked for: see
+    /// [`Learned::learn`](super::Learned::learn).
+    pub lessons: &'a mut [f32],
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of each of `windows` windows.
+    fn of_windows(self, windows: usize) -> impl Iterator<Item = Rows<'a>> {
+        fn each<T>(all: &mut [T], windows: usize) -> std::slice::ChunksMut<'_, T> {
+            let length = all.len().checked_div(windows).unwrap_or(0);
+            all.chunks_mut(length.max(1))
+        }
+        let mut lessons = each(self.lessons, windows);
+        each(self.base, windows)
+            .zip(each(self.entries, windows))
+            .zip(each(self.difference, windows))
+            .zip(each(self.multiple, windows))
+            .zip(each(self.statistics, windows))
+            .map(move |((((base, entries), difference), multiple), statistics)| {
+                let lessons = lessons.next().unwrap_or_default();
+                Rows { base, entries, difference, multiple, statistics, lessons }
+            })
+    }
+}
+
+/// Several windows of one length, each with the training text around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// [windows, earlier + margin + T + margin].
+    pub tokens: &'a [u8],
+    /// T.
+    pub time: usize,
+    /// Bytes on either side of a window that are taken out of the counts with it.
+    pub margin: usize,
+    /// Bytes before those that are only read. Where there are neither, nothing is taken
+    /// out: the text is not one that was counted.
+    pub earlier: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn stretch(&self) -> usize {
+        self.earlier + self.time + 2 * self.margin
+    }
+
+    /// The bytes of a window, and what stands around it.
+    fn window(&self, index: usize) -> (&'a [u8], Option<Surroundings<'a>>) {
+        let stretch = &self.tokens[index * self.stretch()..][..self.stretch()];
+        let (earlier, rest) = stretch.split_at(self.earlier);
+        let (before, rest) = rest.split_at(self.margin);
+        let (window, after) = rest.split_at(self.time);
+        let around = Surroundings { earlier, before, after };
+        (window, (self.earlier + self.margin > 0).then_some(around))
+    }
+}
+
+/// The rows of all windows of a batch.
+///
+/// Windows are split among threads and know nothing of each other. Panics when the
+/// lengths disagree.
+pub fn window_rows(
+    pool: &Pool,
+    memory: &Memory<'_>,
+    weights: Weights<'_>,
+    batch: Batch<'_>,
+    rows: Rows<'_>,
+) {
+    if batch.time == 0 {
+        return;
+    }
+    let windows = batch.tokens.len() / batch.stretch();
+    let mut work: Vec<_> = rows.of_windows(windows).collect();
+    pool.for_rows(&mut work, 1, 1, |first, work| {
+        let mut scratch = Scratch::new(memory);
+        for (index, rows) in work.iter_mut().enumerate() {
+            let (window, around) = batch.window(first + index);
+            scratch.fill(memory, weights, window, around, rows);
+        }
+    });
 }
 
 /// The text around a training window, which is taken out of the counts.
@@ -60,11 +141,27 @@ pub struct Scratch {
     contexts: Vec<Context>,
     seen: Vec<(u8, u32)>,
     probabilities: Vec<f32>,
+    /// p of the byte that came, for every context.
+    likelihoods: Vec<f32>,
     row: [f32; 256],
     mixer: Mixer,
+    /// What each expert backs off to.
+    back_off: Vec<usize>,
+    orders: usize,
 }
 
 const NONE: u8 = 255;
+
+/// The hashes of all kinds at every position of a window.
+fn hashes_of(kinds: &[ContextKind], window: &[u8]) -> Vec<u64> {
+    let mut reader = Reader::new(kinds);
+    let mut hashes = Vec::with_capacity(window.len() * kinds.len());
+    for &byte in window {
+        reader.advance(byte);
+        hashes.extend((0..kinds.len()).map(|kind| reader.hash(kind)));
+    }
+    hashes
+}
 
 /// What a context of an expert has seen: a stretch of `Scratch::seen`, and sums.
 #[derive(Clone, Copy)]
@@ -90,7 +187,7 @@ impl Context {
 
 impl Scratch {
     /// For windows under the memory's configuration.
-    pub fn new(memory: &Memory) -> Scratch {
+    pub fn new(memory: &Memory<'_>) -> Scratch {
         let config = memory.config();
         let tallies = |count: usize| (0..count).map(|_| Tally::default()).collect();
         Scratch {
@@ -101,47 +198,56 @@ impl Scratch {
             contexts: Vec::new(),
             seen: Vec::new(),
             probabilities: vec![0.0; config.counted_experts() * config.entries],
+            likelihoods: vec![0.0; config.kinds.len() + config.in_window.len()],
             row: [0.0; 256],
             mixer: Mixer::new(config),
+            back_off: (0..config.counted_experts()).map(|e| config.back_off(e)).collect(),
+            orders: config.orders(),
         }
     }
 
     /// Fills `rows` for the bytes of `window`; position t knows bytes 0 to t.
     ///
     /// With `surroundings`, the counts of the window and of what stands around it are
-    /// taken out, so that a training text looks like any other. What there is to learn
-    /// from the window's bytes, each but the first, is added to `lessons`.
+    /// taken out, so that a training text looks like any other.
     pub fn fill(
         &mut self,
-        memory: &Memory,
-        learned: &Learned,
+        memory: &Memory<'_>,
+        weights: Weights<'_>,
         window: &[u8],
         surroundings: Option<Surroundings<'_>>,
-        mut lessons: Option<&mut Lessons>,
         rows: &mut Rows<'_>,
     ) {
         let config = memory.config();
         let (kinds, experts, entries) = (&config.kinds, config.experts(), config.entries);
+        let slopes = if rows.lessons.is_empty() { 0 } else { 2 * weights.back_off.len() };
+        let (slopes, moves) = rows.lessons.split_at_mut(slopes);
+        slopes.fill(0.0);
         self.window.iter_mut().for_each(|tally| tally.reset(window.len()));
         if let Some(surroundings) = surroundings {
             self.take_out(memory, window, surroundings);
         }
-        self.mixer.begin(&learned.mixer);
-        let mut reader = Reader::new(kinds);
-        let mut hashes = vec![0; kinds.len()];
-        for (t, &byte) in window.iter().enumerate() {
-            reader.advance(byte);
-            hashes.iter_mut().enumerate().for_each(|(kind, hash)| *hash = reader.hash(kind));
-            self.look_up(memory, &hashes, surroundings.is_some());
+        self.mixer.begin(weights.mixer);
+        let all_hashes = hashes_of(kinds, window);
+        let hashes_at = |t: usize| all_hashes.get(t * kinds.len()..(t + 1) * kinds.len());
+        for t in 0..window.len() {
+            for (kind, &hash) in hashes_at(t + 2 * AHEAD).unwrap_or_default().iter().enumerate() {
+                memory.table(kind).prefetch_entry(hash);
+            }
+            for (kind, &hash) in hashes_at(t + AHEAD).unwrap_or_default().iter().enumerate() {
+                memory.table(kind).prefetch_records(hash);
+            }
+            let hashes = hashes_at(t).unwrap_or_default();
+            self.look_up(memory, hashes, surroundings.is_some());
             let base = &mut rows.base[t * 256..(t + 1) * 256];
-            self.base_row(memory, learned, base);
+            self.base_row(memory, weights, base);
             let bytes = &mut rows.entries[t * entries..(t + 1) * entries];
             let count = self.choose_entries(memory, bytes);
-            self.expert_rows(memory, learned, bytes);
+            self.expert_rows(memory, weights, bytes);
             let at = t * experts * entries;
             let difference = &mut rows.difference[at..at + experts * entries];
             let counted = config.counted_experts() * entries;
-            self.scales(memory, learned);
+            self.scales(memory, weights);
             differences(
                 entries,
                 count,
@@ -160,8 +266,8 @@ impl Scratch {
             let at = t * experts * STATISTICS;
             self.statistics(memory, &mut rows.statistics[at..at + experts * STATISTICS]);
             if let Some(&next) = window.get(t + 1) {
-                if let Some(lessons) = lessons.as_deref_mut() {
-                    self.observe(memory, learned, next, lessons);
+                if !slopes.is_empty() {
+                    self.observe(memory, weights, next, slopes);
                 }
                 self.mixer.learn(next, entries, base, bytes, counts);
                 for (tally, &kind) in self.window.iter_mut().zip(&config.in_window) {
@@ -172,13 +278,11 @@ impl Scratch {
             }
             bytes[..count].iter().for_each(|&byte| self.entry[byte as usize] = NONE);
         }
-        if let Some(lessons) = lessons {
-            self.mixer.end(&learned.mixer, &mut lessons.mixer);
-        }
+        self.mixer.moved(weights.mixer, moves);
     }
 
     /// Tallies the window and what stands around it, as the counts saw them.
-    fn take_out(&mut self, memory: &Memory, window: &[u8], around: Surroundings<'_>) {
+    fn take_out(&mut self, memory: &Memory<'_>, window: &[u8], around: Surroundings<'_>) {
         let kinds = &memory.config().kinds;
         let inside = around.before.len() + window.len() + around.after.len();
         self.surroundings.iter_mut().for_each(|tally| tally.reset(inside + 1));
@@ -200,7 +304,7 @@ impl Scratch {
     }
 
     /// What every expert's context has seen, kinds below the base included.
-    fn look_up(&mut self, memory: &Memory, hashes: &[u64], taken_out: bool) {
+    fn look_up(&mut self, memory: &Memory<'_>, hashes: &[u64], taken_out: bool) {
         self.seen.clear();
         self.contexts.clear();
         for (kind, &hash) in hashes.iter().enumerate() {
@@ -232,14 +336,14 @@ impl Scratch {
     }
 
     /// ln p of the base, by the orders up to it.
-    fn base_row(&mut self, memory: &Memory, learned: &Learned, out: &mut [f32]) {
+    fn base_row(&mut self, memory: &Memory<'_>, weights: Weights<'_>, out: &mut [f32]) {
         self.row.fill(1.0 / 256.0);
         for kind in 0..=memory.config().base {
             let context = self.contexts[kind];
             if context.total == 0 {
                 continue;
             }
-            let lambda = learned.weight(kind, bucket(context.total, context.distinct()));
+            let lambda = weights.lambda(kind, bucket(context.total, context.distinct()));
             let share = (1.0 - lambda) / context.total as f32;
             self.row.iter_mut().for_each(|p| *p *= lambda);
             for &(byte, count) in &self.seen[context.first..context.end] {
@@ -251,12 +355,12 @@ impl Scratch {
 
     /// The bytes that experts above the base have seen, at most E of them, the
     /// deepest contexts first; returns how many.
-    fn choose_entries(&mut self, memory: &Memory, bytes: &mut [i32]) -> usize {
+    fn choose_entries(&mut self, memory: &Memory<'_>, bytes: &mut [i32]) -> usize {
         let config = memory.config();
         let above = config.base + 1;
         let mut count = 0;
         // Other kinds and the window's own first, then orders from the highest down.
-        let order = (config.orders()..self.contexts.len()).chain((above..config.orders()).rev());
+        let order = (self.orders..self.contexts.len()).chain((above..self.orders).rev());
         for context in order {
             let Context { first, end, .. } = self.contexts[context];
             for &(byte, _) in &self.seen[first..end] {
@@ -272,7 +376,7 @@ impl Scratch {
     }
 
     /// p of every expert at the entries.
-    fn expert_rows(&mut self, memory: &Memory, learned: &Learned, bytes: &[i32]) {
+    fn expert_rows(&mut self, memory: &Memory<'_>, weights: Weights<'_>, bytes: &[i32]) {
         let config = memory.config();
         let (entries, base) = (bytes.len(), config.base);
         for (p, &byte) in self.probabilities[..entries].iter_mut().zip(bytes) {
@@ -280,14 +384,14 @@ impl Scratch {
         }
         for expert in 1..config.counted_experts() {
             let context = self.contexts[base + expert];
-            let from = config.back_off(expert) * entries;
+            let from = self.back_off[expert] * entries;
             let (before, rest) = self.probabilities.split_at_mut(expert * entries);
             let (back, row) = (&before[from..from + entries], &mut rest[..entries]);
             if context.total == 0 {
                 row.copy_from_slice(back);
                 continue;
             }
-            let lambda = learned.weight(base + expert, bucket(context.total, context.distinct()));
+            let lambda = weights.lambda(base + expert, bucket(context.total, context.distinct()));
             for (p, back) in row.iter_mut().zip(back) {
                 *p = lambda * back;
             }
@@ -302,16 +406,16 @@ impl Scratch {
     }
 
     /// By what each expert's row is multiplied outside the entries.
-    fn scales(&mut self, memory: &Memory, learned: &Learned) {
+    fn scales(&mut self, memory: &Memory<'_>, weights: Weights<'_>) {
         let config = memory.config();
         for expert in 0..config.counted_experts() {
             let context = self.contexts[config.base + expert];
             let mut scale = 1.0;
             if expert > 0 {
-                scale = self.mixer.scales()[config.back_off(expert)];
+                scale = self.mixer.scales()[self.back_off[expert]];
                 if context.total > 0 {
                     let at = bucket(context.total, context.distinct());
-                    scale *= learned.weight(config.base + expert, at);
+                    scale *= weights.lambda(config.base + expert, at);
                 }
             }
             self.mixer.set_scale(expert, scale);
@@ -320,16 +424,16 @@ impl Scratch {
 
     /// The mixer's set of weights: the deepest order that is known from the text, and
     /// the last kind that is known in the window.
-    fn set(&self, memory: &Memory) -> usize {
+    fn set(&self, memory: &Memory<'_>) -> usize {
         let config = memory.config();
         let known = |contexts: &[Context]| {
             contexts.iter().rposition(|context| context.total > 0).map_or(0, |at| at + 1)
         };
-        let deepest = known(&self.contexts[..config.orders()]);
+        let deepest = known(&self.contexts[..self.orders]);
         deepest * (config.in_window.len() + 1) + known(&self.contexts[config.kinds.len()..])
     }
 
-    fn statistics(&self, memory: &Memory, out: &mut [f32]) {
+    fn statistics(&self, memory: &Memory<'_>, out: &mut [f32]) {
         let base = memory.config().base;
         let mut rows = out.chunks_exact_mut(STATISTICS);
         for (context, out) in self.contexts[base..].iter().zip(&mut rows) {
@@ -343,30 +447,30 @@ impl Scratch {
     }
 
     /// How the likelihood of the byte that came depends on each context's λ.
-    fn observe(&self, memory: &Memory, learned: &Learned, next: u8, lessons: &mut Lessons) {
+    fn observe(&mut self, memory: &Memory<'_>, weights: Weights<'_>, next: u8, slopes: &mut [f32]) {
         let config = memory.config();
-        let mut probability = vec![0.0f32; self.contexts.len()];
+        let probability = &mut self.likelihoods;
         for (index, context) in self.contexts.iter().enumerate() {
             let back = match index {
                 0 => 1.0 / 256.0,
                 _ if index <= config.base => probability[index - 1],
-                _ => probability[config.base + config.back_off(index - config.base)],
+                _ => probability[config.base + self.back_off[index - config.base]],
             };
             if context.total == 0 {
                 probability[index] = back;
                 continue;
             }
             let at = bucket(context.total, context.distinct());
-            let lambda = learned.weight(index, at);
+            let lambda = weights.lambda(index, at);
             let seen = self.seen[context.first..context.end].iter();
             let count =
                 seen.filter(|&&(byte, _)| byte == next).map(|&(_, count)| count).sum::<u32>();
             let own = (1.0 - lambda) * count as f32 / context.total as f32;
             probability[index] = own + lambda * back;
-            let observed = &mut lessons.back_off[index * BUCKETS + at];
+            let sums = &mut slopes[2 * (index * BUCKETS + at)..][..2];
             let slope = lambda * back / probability[index].max(LEAST) - lambda;
-            observed.0 += slope;
-            observed.1 += slope * slope;
+            sums[0] += slope;
+            sums[1] += slope * slope;
         }
     }
 }

@@ -9,19 +9,25 @@
 //! seen once; else the width of a count u8 · bytes · counts, from the most frequent
 //! to the least.
 
+use std::borrow::Cow;
+
+use modgrad_compute::prefetch::prefetch;
+
 /// Bytes of a context that are kept: the most frequent.
 pub(super) const MOST_ENTRIES: usize = 255;
+/// Bytes of a place in the index.
+const START: usize = size_of::<u32>();
 /// Contexts to an index entry, on average.
 const CONTEXTS_AN_ENTRY: usize = 4;
 
 /// The counts of one kind of context.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct CountTable {
+pub(super) struct CountTable<'a> {
     /// Bits of a hash that choose an index entry.
     index_bits: u32,
-    /// Where the records of each index entry begin, and the end.
-    starts: Vec<u32>,
-    records: Vec<u8>,
+    /// Where the records of each index entry begin, and the end: u32, lowest byte first.
+    starts: Cow<'a, [u8]>,
+    records: Cow<'a, [u8]>,
 }
 
 /// What followed one context.
@@ -69,38 +75,33 @@ fn take_record(records: &[u8]) -> Option<(Counts<'_>, &[u8])> {
     Some((Counts { bytes, counts, width }, after))
 }
 
-impl CountTable {
+impl<'a> CountTable<'a> {
     /// Counts pairs of (hash & !255) | byte; they are sorted in place.
-    pub(super) fn build(pairs: &mut [u64]) -> CountTable {
+    pub(super) fn build(pairs: &mut [u64]) -> CountTable<'static> {
         pairs.sort_unstable();
         let contexts = pairs.chunk_by(|a, b| a >> 8 == b >> 8);
         let count = contexts.clone().count();
         let index_bits = (count / CONTEXTS_AN_ENTRY).max(1).ilog2();
-        let mut table = CountTable { index_bits, starts: Vec::new(), records: Vec::new() };
-        table.starts.reserve_exact((1 << index_bits) + 1);
-        table.records.reserve(count * 5);
+        let table = CountTable { index_bits, ..CountTable::default() };
+        let mut starts = Vec::with_capacity(((1 << index_bits) + 1) * START);
+        let mut records = Vec::with_capacity(count * 5);
         for context in contexts {
-            let entry = table.entry(context[0]);
-            while table.starts.len() <= entry {
-                table.starts.push(table.end());
+            while starts.len() <= table.entry(context[0]) * START {
+                push_start(&mut starts, records.len());
             }
-            table.add(context);
+            table.add(context, &mut records);
         }
-        while table.starts.len() <= 1 << index_bits {
-            table.starts.push(table.end());
+        while starts.len() <= START << index_bits {
+            push_start(&mut starts, records.len());
         }
-        table.records.shrink_to_fit();
-        table
+        records.shrink_to_fit();
+        CountTable { index_bits, starts: Cow::Owned(starts), records: Cow::Owned(records) }
     }
 
-    fn end(&self) -> u32 {
-        u32::try_from(self.records.len()).expect("records of one kind stay below 4 GiB")
-    }
-
-    fn add(&mut self, context: &[u64]) {
-        self.records.extend_from_slice(&self.check(context[0]).to_le_bytes());
+    fn add(&self, context: &[u64], records: &mut Vec<u8>) {
+        records.extend_from_slice(&self.check(context[0]).to_le_bytes());
         if let [only] = context {
-            self.records.extend_from_slice(&[0, *only as u8]);
+            records.extend_from_slice(&[0, *only as u8]);
             return;
         }
         let mut entries: Vec<(u32, u8)> = context
@@ -114,10 +115,10 @@ impl CountTable {
             0x100..=0xffff => 2,
             _ => 4,
         };
-        self.records.extend_from_slice(&[entries.len() as u8, width]);
-        self.records.extend(entries.iter().map(|&(_, byte)| byte));
+        records.extend_from_slice(&[entries.len() as u8, width]);
+        records.extend(entries.iter().map(|&(_, byte)| byte));
         for (count, _) in entries {
-            self.records.extend_from_slice(&count.to_le_bytes()[..usize::from(width)]);
+            records.extend_from_slice(&count.to_le_bytes()[..usize::from(width)]);
         }
     }
 
@@ -132,12 +133,18 @@ impl CountTable {
         (hash << self.index_bits >> 48) as u16
     }
 
+    /// Where the records of index entry `entry` begin.
+    #[inline(always)]
+    fn start(&self, entry: usize) -> Option<usize> {
+        let bytes = self.starts.get(entry * START..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes) as usize)
+    }
+
     /// What followed the context of `hash`; `None` where nothing is known.
     #[inline(always)]
     pub(super) fn get(&self, hash: u64) -> Option<Counts<'_>> {
         let entry = self.entry(hash);
-        let stretch = *self.starts.get(entry)? as usize..*self.starts.get(entry + 1)? as usize;
-        let mut rest = self.records.get(stretch)?;
+        let mut rest = self.records.get(self.start(entry)?..self.start(entry + 1)?)?;
         let check = self.check(hash).to_le_bytes();
         while let Some((record, after)) = take_record(rest) {
             if rest[..2] == check {
@@ -148,13 +155,30 @@ impl CountTable {
         None
     }
 
-    /// Drops the contexts that were seen less than `least` times.
-    pub(super) fn prune(&mut self, least: u32) {
+    /// Brings the index entry of a hash nearer.
+    #[inline(always)]
+    pub(super) fn prefetch_entry(&self, hash: u64) {
+        prefetch(&self.starts, self.entry(hash) * START);
+    }
+
+    /// Brings the records of a hash nearer, whose index entry is near.
+    #[inline(always)]
+    pub(super) fn prefetch_records(&self, hash: u64) {
+        if let Some(start) = self.start(self.entry(hash)) {
+            prefetch(&self.records, start);
+        }
+    }
+
+    /// The table without the contexts that were seen less than `least` times.
+    pub(super) fn pruned(&self, least: u32) -> CountTable<'static> {
         let mut records = Vec::with_capacity(self.records.len() / 2);
         let mut starts = Vec::with_capacity(self.starts.len());
-        for stretch in self.starts.windows(2) {
-            starts.push(records.len() as u32);
-            let mut rest = &self.records[stretch[0] as usize..stretch[1] as usize];
+        for entry in 0..1 << self.index_bits {
+            push_start(&mut starts, records.len());
+            let (Some(start), Some(end)) = (self.start(entry), self.start(entry + 1)) else {
+                break;
+            };
+            let mut rest = self.records.get(start..end).unwrap_or_default();
             while let Some((record, after)) = take_record(rest) {
                 if record.iter().map(|(_, count)| u64::from(count)).sum::<u64>() >= least.into() {
                     records.extend_from_slice(&rest[..rest.len() - after.len()]);
@@ -162,43 +186,40 @@ impl CountTable {
                 rest = after;
             }
         }
-        starts.push(records.len() as u32);
+        push_start(&mut starts, records.len());
         records.shrink_to_fit();
-        (self.records, self.starts) = (records, starts);
+        let (starts, records) = (Cow::Owned(starts), Cow::Owned(records));
+        CountTable { index_bits: self.index_bits, starts, records }
     }
 
     /// Bytes that the table takes.
-    pub fn size(&self) -> usize {
-        self.records.len() + 4 * self.starts.len()
+    pub(super) fn size(&self) -> usize {
+        self.records.len() + self.starts.len()
     }
 
     /// Appends the table as bytes.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.index_bits.to_le_bytes());
         out.extend_from_slice(&(self.records.len() as u32).to_le_bytes());
-        out.extend(self.starts.iter().flat_map(|start| start.to_le_bytes()));
+        out.extend_from_slice(&self.starts);
         out.extend_from_slice(&self.records);
     }
 
-    /// Takes a table from the front of `bytes`; `None` where they are not one.
-    pub(super) fn read(bytes: &mut &[u8]) -> Option<CountTable> {
-        let number = |bytes: &mut &[u8]| {
-            let (number, rest) = bytes.split_first_chunk::<4>()?;
-            *bytes = rest;
-            Some(u32::from_le_bytes(*number))
-        };
-        let index_bits = number(bytes).filter(|&bits| bits < 32)?;
-        let size = number(bytes)? as usize;
-        let (starts, rest) = bytes.split_at_checked(4 * ((1usize << index_bits) + 1))?;
-        let (records, rest) = rest.split_at_checked(size)?;
+    /// Takes a table from the front of `bytes`; `None` where there is not one whole.
+    pub(super) fn read(bytes: &mut &'a [u8]) -> Option<CountTable<'a>> {
+        let (index_bits, rest) = bytes.split_first_chunk()?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let index_bits = Some(u32::from_le_bytes(*index_bits)).filter(|&bits| bits < 32)?;
+        let (starts, rest) = rest.split_at_checked(START * ((1 << index_bits) + 1))?;
+        let (records, rest) = rest.split_at_checked(u32::from_le_bytes(*size) as usize)?;
         *bytes = rest;
-        let starts: Vec<u32> = starts
-            .chunks_exact(4)
-            .map(|start| u32::from_le_bytes([start[0], start[1], start[2], start[3]]))
-            .collect();
-        let records = records.to_vec();
-        Some(CountTable { index_bits, starts, records })
+        Some(CountTable { index_bits, starts: starts.into(), records: records.into() })
     }
+}
+
+fn push_start(starts: &mut Vec<u8>, start: usize) {
+    let start = u32::try_from(start).expect("records of one kind stay below 4 GiB");
+    starts.extend_from_slice(&start.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -217,7 +238,7 @@ mod tests {
         counts
     }
 
-    fn build(counts: &[(u64, u8, u32)]) -> CountTable {
+    fn build(counts: &[(u64, u8, u32)]) -> CountTable<'static> {
         let pairs = counts.iter().flat_map(|&(hash, byte, count)| {
             std::iter::repeat_n((hash & !255) | u64::from(byte), count as usize)
         });
@@ -250,10 +271,9 @@ mod tests {
     #[test]
     fn pruning_drops_what_was_seen_less() {
         let counts = example();
-        let mut table = build(&counts);
-        let before = table.size();
-        table.prune(2);
-        assert!(table.size() < before);
+        let whole = build(&counts);
+        let table = whole.pruned(2);
+        assert!(table.size() < whole.size());
         for (hash, bytes) in expected(&counts) {
             assert_eq!(table.get(hash).is_some(), bytes.values().sum::<u32>() >= 2);
         }

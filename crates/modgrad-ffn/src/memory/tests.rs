@@ -43,7 +43,7 @@ fn text(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn count(text: &[u8]) -> Memory {
+fn count(text: &[u8]) -> Memory<'static> {
     let limits = CountLimits { memory: usize::MAX, time: Duration::from_secs(60) };
     Memory::count(&Pool::new(2), &config(), text, limits).unwrap()
 }
@@ -54,6 +54,7 @@ struct Filled {
     difference: Vec<f32>,
     multiple: Vec<f32>,
     statistics: Vec<f32>,
+    lessons: Vec<f32>,
 }
 
 impl Filled {
@@ -65,15 +66,15 @@ impl Filled {
             difference: vec![f32::NAN; time * k * e],
             multiple: vec![f32::NAN; time * k],
             statistics: vec![f32::NAN; time * k * STATISTICS],
+            lessons: vec![f32::NAN; lesson_size(&config())],
         }
     }
 
     fn of(
-        memory: &Memory,
+        memory: &Memory<'_>,
         learned: &Learned,
         window: &[u8],
         around: Option<Surroundings<'_>>,
-        lessons: Option<&mut Lessons>,
     ) -> Filled {
         let mut filled = Filled::new(window.len());
         let mut rows = Rows {
@@ -82,8 +83,9 @@ impl Filled {
             difference: &mut filled.difference,
             multiple: &mut filled.multiple,
             statistics: &mut filled.statistics,
+            lessons: &mut filled.lessons,
         };
-        Scratch::new(memory).fill(memory, learned, window, around, lessons, &mut rows);
+        Scratch::new(memory).fill(memory, learned.weights(), window, around, &mut rows);
         filled
     }
 
@@ -145,7 +147,8 @@ fn plain(learned: &Learned, counts: &[Counts], window: &[u8]) -> Vec<Vec<f64>> {
             rows.push(back);
             continue;
         }
-        let lambda = f64::from(learned.weight(index, bucket(total as u32, own.len() as u32)));
+        let lambda =
+            f64::from(learned.weights().lambda(index, bucket(total as u32, own.len() as u32)));
         let mut row: Vec<f64> = back.iter().map(|p| lambda * p).collect();
         for (byte, count) in own {
             row[usize::from(byte)] += (1.0 - lambda) * count as f64 / total as f64;
@@ -188,7 +191,7 @@ fn rows_are_those_of_the_plain_version() {
         .collect();
     // A text of the same kind, and one with bytes and contexts never seen.
     for window in [text(2, 200), b"the zebra \xff\x00 sat the zebra \xff\x00 sat".to_vec()] {
-        let filled = Filled::of(&memory, &learned, &window, None, None);
+        let filled = Filled::of(&memory, &learned, &window, None);
         check(&window, &learned, &counts, &filled);
     }
 }
@@ -204,7 +207,7 @@ fn a_training_window_is_taken_out_of_the_counts_exactly() {
         before: &train[start - margin..start],
         after: &train[end..end + margin],
     };
-    let filled = Filled::of(&memory, &learned, &train[start..end], Some(around), None);
+    let filled = Filled::of(&memory, &learned, &train[start..end], Some(around));
     let counts: Vec<Counts> = config()
         .kinds
         .iter()
@@ -230,8 +233,8 @@ proptest! {
         let mut changed = window.clone();
         changed[at] ^= byte | 1;
         let (a, b) = (
-            Filled::of(&memory, &learned, &window, None, None),
-            Filled::of(&memory, &learned, &changed, None, None),
+            Filled::of(&memory, &learned, &window, None),
+            Filled::of(&memory, &learned, &changed, None),
         );
         let (k, e) = (config().experts(), config().entries);
         prop_assert_eq!(&a.base[..at * 256], &b.base[..at * 256]);
@@ -249,7 +252,7 @@ fn learning_makes_new_text_likelier() {
     let mut learned = Learned::new(&config());
     let bits = |learned: &Learned| {
         let window = text(99, 300);
-        let filled = Filled::of(&memory, learned, &window, None, None);
+        let filled = Filled::of(&memory, learned, &window, None);
         let rows = (0..window.len() - 1).map(|t| filled.row(t, config().experts() - 1));
         rows.zip(&window[1..]).map(|(row, &next)| -row[usize::from(next)].log2()).sum::<f64>()
     };
@@ -261,10 +264,9 @@ fn learning_makes_new_text_likelier() {
             before: &train[start - 30..start],
             after: &train[start + 400..start + 430],
         };
-        let mut lessons = Lessons::new(&config());
         let window = &train[start..start + 400];
-        Filled::of(&memory, &learned, window, Some(around), Some(&mut lessons));
-        learned.learn(&[lessons]);
+        let filled = Filled::of(&memory, &learned, window, Some(around));
+        learned.learn(&filled.lessons);
     }
     let after = bits(&learned);
     assert!(after < before - 0.5, "{after} bits after, {before} before");
@@ -277,7 +279,7 @@ fn tables_that_are_written_are_read_and_others_refused() {
     let read = Memory::from_bytes(&config(), &bytes).unwrap();
     let learned = Learned::new(&config());
     let window = text(4, 100);
-    let of = |memory| Filled::of(memory, &learned, &window, None, None);
+    let of = |memory| Filled::of(memory, &learned, &window, None);
     assert_eq!(of(&memory).difference, of(&read).difference);
     assert!(Memory::from_bytes(&config(), &bytes[..bytes.len() - 1]).is_err());
     assert!(Memory::from_bytes(&config(), &[&bytes[..], &[0]].concat()).is_err());
@@ -299,7 +301,7 @@ fn texts_without_contexts_are_no_error() {
     for train in [&b""[..], b"a", b"aaaaaaaaaaaaaaaaaaaaaaaa"] {
         let memory = count(train);
         for window in [&b""[..], b"b", b"aaab"] {
-            let filled = Filled::of(&memory, &learned, window, None, None);
+            let filled = Filled::of(&memory, &learned, window, None);
             assert!(filled.base.iter().chain(&filled.difference).all(|x| x.is_finite()));
         }
     }

@@ -9,7 +9,7 @@ use modgrad_compute::{
     softmax,
 };
 
-use super::{HostMemory, thought};
+use super::{HostMemory, memory_rows as memory, thought};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::reference::{RunKey, dropout_key};
@@ -384,6 +384,11 @@ pub(super) fn run(
             let (tokens, indices) = (x[0].slice(), out[0].slice_mut());
             modgrad_ffn::word_hash(pool, hash, batch, time, tokens, indices);
         }
+        Op::CountedRows { memory, earlier, margin } => {
+            memory::counted_rows(pool, memory, *earlier, *margin, x, out)?;
+        }
+        Op::MixRows => memory::mix_rows(pool, x, &mut out[0])?,
+        Op::MixRowsGradient => memory::mix_rows_gradient(pool, x, &mut out[0])?,
 
         Op::CausalAttention { window } => {
             let (y, logsumexp) = two(out);

@@ -4,6 +4,7 @@
 mod elementwise;
 mod embeddings;
 mod linear;
+mod memory;
 mod movement;
 mod normalisation;
 mod sequences;
@@ -58,6 +59,7 @@ pub fn table() -> Vec<Row> {
     linear::add_to(&mut table);
     normalisation::add_to(&mut table);
     embeddings::add_to(&mut table);
+    memory::add_to(&mut table);
     sequences::add_to(&mut table);
     thought::add_to(&mut table);
     table.rows

@@ -1,25 +1,42 @@
 """The FFN cerebellum: a feed-forward byte language model.
 
-Two forms, both a stack of pre-norm gated feed-forward blocks with residuals:
+Three forms, all a stack of pre-norm gated feed-forward blocks with residuals:
 
 - plain (the seed sizes): the embedding of the present byte is all that a
   position knows, so no training takes it below the entropy of byte pairs;
 - with memory of its context: the last bytes side by side, plus hashed n-grams
-  and words of the window looked up in large tables, feed the same blocks.
+  and words of the window looked up in large tables, feed the same blocks;
+- counted: what followed each context of the training text is counted before
+  training begins, and the blocks learn how far to trust which count.
 
-Axes: B batch, T time, K context bytes, S hashed slots, W width.
+Axes: B batch, T time, K context bytes or experts, S hashed slots, W width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from modgrad import functional as F
 from modgrad import nn
 from modgrad.errors import UsageError
+from modgrad.memory import MARGIN, STATISTICS, CountedMemory, Rows
 from modgrad.program import Tensor
 
 VOCABULARY = 256
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Which contexts of the text are counted; see `modgrad.memory`."""
+
+    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16)
+    words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
+    skips: tuple[tuple[int, int], ...] = ()
+    base_order: int = 3
+    orders_in_window: tuple[int, ...] = (2, 3, 4, 6)
+    words_in_window: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
+    entries: int = 48
+    mixer_rate: float = 3e-4
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class FFNConfig:
     row_width: int = 32
     slot_dropout: float = 0.0
     dropout: float = 0.0
+    # Counted memory; absent in the other forms.
+    counts: Counts | None = None
 
 
 PRESETS: dict[str, FFNConfig] = {
@@ -60,6 +79,15 @@ PRESETS: dict[str, FFNConfig] = {
         orders=(2, 3, 4, 5, 6, 8),
         words=("folded_prefix", "previous_word_and_prefix"),
         slot_dropout=0.25,
+    ),
+    "counted": FFNConfig(
+        width=256,
+        hidden=512,
+        layers=2,
+        context=2048,
+        last_bytes=16,
+        byte_width=24,
+        counts=Counts(),
     ),
 }
 
@@ -192,3 +220,64 @@ class FFN(nn.Module):
         """The mean loss in nats, and each window's own."""
         losses = F.cross_entropy(self.logits(tokens, training=True), targets)
         return {"loss": losses.mean(), "windows": losses.mean(-1)}
+
+
+class CountedFFN(nn.Module):
+    """tokens u8[B, T] → logits f32[B, T, 256], mixed of counts' rows by a small net.
+
+    logits = head(h) + Σ_k gate_k · ln p_k over the experts of a `CountedMemory`, the
+    gates linear in the net's h and in how much each context has seen. At first the
+    head is zero and the only gate that is open is the online mixer's.
+    """
+
+    def __init__(self, config: FFNConfig) -> None:
+        if config.counts is None or not config.last_bytes:
+            raise UsageError("a counted model needs `counts` and `last_bytes`")
+        self.config = config
+        self.memory = CountedMemory(**asdict(config.counts))
+        statistics = self.memory.experts * STATISTICS
+        self.embedding = nn.Embedding(VOCABULARY + 1, config.byte_width)
+        self.join = nn.Linear(config.last_bytes * config.byte_width, config.width)
+        self.known = nn.Linear(statistics, config.width)
+        self.blocks = [Block(config, index) for index in range(config.layers)]
+        self.norm = make_norm(config)
+        self.head = nn.Linear(config.width, VOCABULARY, gain=0.0)
+        self.gates = nn.Linear(config.width, self.memory.experts, bias=True, gain=0.0)
+        self.trust = nn.Linear(statistics, self.memory.experts, gain=0.0)
+        if self.gates.bias is not None:
+            self.gates.bias.value[-1] = 1.0
+
+    def logits(self, tokens: Tensor, rows: Rows, training: bool = False) -> Tensor:
+        """The model itself."""
+        config = self.config
+        batch, time = tokens.shape
+        recent = self.embedding(F.byte_context(tokens, config.last_bytes))  # [B, T, K, width]
+        statistics = rows.statistics.reshape(batch, time, -1)
+        x = self.join(recent.reshape(batch, time, config.last_bytes * config.byte_width))
+        x = x + self.known(statistics)
+        for block in self.blocks:
+            x = block(x, training)
+        x = self.norm(x)
+        gates = self.gates(x) + self.trust(statistics)
+        return F.mix_rows(self.head(x), gates, rows.mixed)
+
+    def score(self, tokens: Tensor) -> dict[str, Tensor]:
+        """The program that a checkpoint holds and the evaluator runs."""
+        return {"logits": self.logits(tokens, self.memory(tokens))}
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The mean loss in nats, each window's own, and what the memory learns from.
+
+        `tokens` come with the text around the windows, which is taken out of the counts
+        so that what is trained on looks like any other text.
+        """
+        rows = self.memory.taken_out(tokens)
+        begin = tokens.shape[1] - targets.shape[1] - MARGIN
+        window = tokens[:, begin : begin + targets.shape[1]]
+        losses = F.cross_entropy(self.logits(window, rows, training=True), targets)
+        return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}
+
+
+def make_model(config: FFNConfig) -> FFN | CountedFFN:
+    """The form that the configuration asks for."""
+    return CountedFFN(config) if config.counts else FFN(config)

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from modgrad import nn, optim, spec, trace
 from modgrad.data import Bytes, Windows
+from modgrad.memory import AFTER, BEFORE, CountedMemory
 from modgrad.run import Run
 from modgrad.schedule import warmdown
 from modgrad.training import Training
 
-from isis.ffn import FFN, config_from
+from isis.ffn import FFN, CountedFFN, config_from, make_model
 
 SCORED_BYTES = 8192  # that the evaluator's program takes at once
 
@@ -35,6 +36,7 @@ class Recipe:
     average_from: float = 0.5  # fraction of the budget at which averaging begins
     average_decay: float = 0.999
     dream_windows: int = 256  # the worst-predicted windows that are remembered
+    counting: float = 0.15  # share of the budget that counting a text may take
 
 
 RECIPES: dict[str, Recipe] = {
@@ -43,7 +45,9 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
+    "counted": Recipe(batch=4, time=2048, weight_decay=0.05),
 }
+COUNTING_SECONDS = 60.0  # where there is no budget
 
 
 def train(
@@ -59,6 +63,7 @@ def train(
     threads: int | None = None,
     precision: str = "auto",
     dream_every: int = 0,
+    memory_mb: int = 1000,
 ) -> tuple[Run, Training]:
     """Trains until the budget is used, and saves a checkpoint at `path`."""
     config, recipe = config_from(preset, context), RECIPES[preset]
@@ -68,15 +73,23 @@ def train(
     settings = {"preset": preset, "context": config.context, "seed": seed}
     settings |= {"dream_every": dream_every, "learning_rate": recipe.learning_rate}
     run = Run(path, task="language", settings=settings, budget=budget, steps=steps)
-    windows = Windows(data, recipe.batch, recipe.time, seed)
 
     nn.manual_seed(seed)
-    model = FFN(config)
-    tokens = spec((recipe.batch, recipe.time), "u8")
+    model = make_model(config)
+    windows = Windows(data, recipe.batch, recipe.time, seed)
+    learner = None
+    if isinstance(model, CountedFFN):
+        windows = Windows(data, recipe.batch, recipe.time, seed, before=BEFORE, after=AFTER)
+        seconds = recipe.counting * budget if budget else COUNTING_SECONDS
+        count(run, model.memory, data, memory_mb, seconds, threads)
+        learner = model.memory
+    around = windows.before + windows.after
+    tokens = spec((recipe.batch, recipe.time + around), "u8")
+    targets = spec((recipe.batch, recipe.time), "u8")
     training = Training(
         model.loss,
         make_optimizers(model, recipe),
-        inputs={"tokens": tokens, "targets": tokens},
+        inputs={"tokens": tokens, "targets": targets},
         clip_norm=recipe.clip_norm,
         precision=precision,
         threads=threads,
@@ -85,7 +98,7 @@ def train(
     scored = spec((max(1, SCORED_BYTES // config.context), config.context), "u8")
     dream = Dream(recipe.dream_windows)
 
-    run.begin(training, {"score": trace(model.score, tokens=scored)})
+    run.begin(training, {"score": trace(model.score, tokens=scored)}, learner)
     while run.continues():
         step = training.steps
         if dream_every and step % dream_every == dream_every - 1:
@@ -99,12 +112,33 @@ def train(
             training.average(recipe.average_decay)
         if dream_every:
             dream.remember(starts, training.output("windows"))
-        run.record(loss, x.size)
+        if learner is not None:
+            learner.learn(training)
+        run.record(loss, y.size)
     run.finish()
     return run, training
 
 
-def make_optimizers(model: FFN, recipe: Recipe) -> list[optim.Optimizer]:
+def count(
+    run: Run,
+    memory: CountedMemory,
+    data: Bytes,
+    memory_mb: int,
+    seconds: float,
+    threads: int | None,
+) -> None:
+    """Counts the text within the budget, or takes up the counts of a resumed run."""
+    run.start_clock()
+    saved = run.saved_weight("memory.tables")
+    if saved is not None:
+        memory.tables.value = saved
+        return
+    counted = memory.count(data, memory_mb=memory_mb, seconds=seconds, threads=threads)
+    size = memory.tables.value.nbytes / 1e6
+    run.say(f"counted {counted} of {data.size} bytes in {run.seconds:.1f} s: {size:.0f} MB")
+
+
+def make_optimizers(model: FFN | CountedFFN, recipe: Recipe) -> list[optim.Optimizer]:
     """Row-wise Adagrad for tables; AdamW for the rest, decaying matrices only."""
     parameters = [p for p in model.parameters() if p.trainable]
     tables = [p for p in parameters if p.sparse]

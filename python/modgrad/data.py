@@ -44,28 +44,43 @@ class Windows:
     uninterrupted one would have seen.
     """
 
-    def __init__(self, data: Bytes, batch: int, length: int, seed: int) -> None:
-        if data.size < length + 1:
+    def __init__(
+        self,
+        data: Bytes,
+        batch: int,
+        length: int,
+        seed: int,
+        *,
+        before: int = 0,
+        after: int = 0,
+    ) -> None:
+        """Windows of `length` bytes; tokens come with `before` and `after` bytes of the
+        data around them."""
+        needed = before + length + max(after, 1)
+        if data.size < needed:
             raise DataError(
-                f"the data has {data.size} bytes; a window needs {length + 1} (see --context)"
+                f"the data has {data.size} bytes; a window needs {needed} (see --context)"
             )
         self.data, self.batch, self.length, self.seed = data, batch, length, seed
-        self._within = np.arange(length + 1)
+        self.before, self.after = before, after
+        self._first, self._last = before, data.size - length - max(after, 1)
+        self._tokens = np.arange(-before, length + after)
+        self._targets = np.arange(1, length + 1)
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Where the windows of a step begin: at random in each of `batch` equal
         stretches of the data, so that a batch mixes many documents."""
         generator = np.random.default_rng((self.seed, step))
-        last = self.data.size - self.length - 1
-        stretch = (last + 1) / self.batch
+        stretch = (self._last + 1 - self._first) / self.batch
         offsets = (np.arange(self.batch) + generator.random(self.batch)) * stretch
-        return np.minimum(offsets.astype(np.int64), last)
+        return np.minimum(self._first + offsets.astype(np.int64), self._last)
 
     def at(self, starts: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
-        """(tokens, targets) u8[B, T] of the windows that begin at `starts`."""
-        windows = self.data[starts[:, None] + self._within]
-        return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
+        """(tokens u8[B, before + T + after], targets u8[B, T]) of the windows that begin
+        at `starts`."""
+        first = starts[:, None]
+        return self.data[first + self._tokens], self.data[first + self._targets]
 
     def draw(self, step: int) -> tuple[Bytes, Bytes]:
-        """(tokens, targets) u8[B, T] for a step."""
+        """The tokens and targets of a step."""
         return self.at(self.starts(step))

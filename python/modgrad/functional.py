@@ -198,6 +198,15 @@ def word_hash(tokens: Operand, kinds: Sequence[str], rows: int, seed: int = 0) -
     return _apply("word_hash", tokens, hash={"kinds": list(kinds), "rows": rows, "seed": seed})
 
 
+def mix_rows(logits: Operand, gates: Operand, rows: Sequence[Operand]) -> Tensor:
+    """logits [..., 256] + Σ_k gates[..., k] · row k of a counted memory.
+
+    `rows` are base, entries, difference and multiple, as `modgrad.memory` gives them;
+    gradients flow to logits and gates.
+    """
+    return _apply("mix_rows", logits, gates, *rows)
+
+
 # ---- sequences --------------------------------------------------------------
 
 

@@ -19,17 +19,30 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from modgrad import checkpoint
 from modgrad.errors import UsageError
-from modgrad.program import Program
+from modgrad.program import Array, Program
 from modgrad.training import Training
 
 SECONDS_BETWEEN_LINES = 10.0  # where the progress line is not a terminal
 LINES = 25  # of a short run, at least
 SECONDS_BETWEEN_UPDATES = 0.25  # where it is
 SECONDS_BETWEEN_SAVES = 600.0
+
+
+LEARNER = "learner/"  # before the names of what learns without gradients
+
+
+class Learner(Protocol):
+    """Something that learns beside a `Training`, without gradients."""
+
+    def state(self) -> dict[str, Array]:
+        """What an exact resume needs beside the parameters."""
+
+    def restore(self, state: dict[str, Array]) -> None:
+        """Continues from what `state` gave."""
 
 
 class Run:
@@ -55,6 +68,8 @@ class Run:
         self.trained_seconds = 0.0
         self.interrupted = False
         self._spent = 0.0
+        self._start: float | None = None
+        self._learner: Learner | None = None
         self._training: Training
         self._programs: Mapping[str, Program]
         self._saved = self._open()
@@ -82,16 +97,36 @@ class Run:
                 )
         return saved
 
-    def begin(self, training: Training, programs: Mapping[str, Program]) -> None:
+    def start_clock(self) -> None:
+        """Starts the budget's clock; `begin` does where nothing before it is to count."""
+        if self._start is None:
+            self._start = time.monotonic()
+
+    def saved_weight(self, name: str) -> Array | None:
+        """A weight of the checkpoint that is resumed, before `begin`."""
+        return None if self._saved is None else self._saved.weights.get(name)
+
+    def begin(
+        self,
+        training: Training,
+        programs: Mapping[str, Program],
+        learner: Learner | None = None,
+    ) -> None:
         """Restores what the checkpoint holds and starts the clock.
 
-        `programs` are what is saved; "score" is what the evaluator runs.
+        `programs` are what is saved; "score" is what the evaluator runs. `learner` is
+        what learns beside `training`.
         """
         self._training = training
         self._programs = programs
+        self._learner = learner
         if self._saved is not None:
             meta = self._saved.meta
-            training.restore(self._saved.weights, self._saved.state, int(meta["step"]))
+            state = self._saved.state
+            own = {name: value for name, value in state.items() if not name.startswith(LEARNER)}
+            training.restore(self._saved.weights, own, int(meta["step"]))
+            if learner is not None:
+                learner.restore({name: state[LEARNER + name] for name in learner.state()})
             self._spent, self.tokens = float(meta["seconds"]), int(meta["tokens"])
             self._progress.say(f"resumed {self.path} at step {training.steps}")
             self._saved = None
@@ -99,7 +134,12 @@ class Run:
             number: signal.signal(number, self._interrupt)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
-        self._start = self._last_save = time.monotonic()
+        self.start_clock()
+        self._last_save = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Prints a line among those of the progress."""
+        self._progress.say(line)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
@@ -109,7 +149,8 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall-clock time spent training, that before a resume included."""
-        return self._spent + time.monotonic() - self._start
+        running = 0.0 if self._start is None else time.monotonic() - self._start
+        return self._spent + running
 
     @property
     def fraction(self) -> float:
@@ -146,10 +187,14 @@ class Run:
             self.path,
             programs=self._programs,
             weights=self._training.weights(),
-            state=self._training.state(),
+            state=self._training.state() | self._learner_state(),
             meta=meta,
         )
         self._last_save = time.monotonic()
+
+    def _learner_state(self) -> dict[str, Array]:
+        state = {} if self._learner is None else self._learner.state()
+        return {LEARNER + name: value for name, value in state.items()}
 
     def finish(self) -> None:
         """Stops the clock, saves, and gives ^C back its meaning."""

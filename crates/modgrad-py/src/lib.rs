@@ -10,6 +10,7 @@ mod errors;
 mod evaluation;
 mod machine;
 mod mazes;
+mod memory;
 mod program;
 mod session;
 mod training;
@@ -29,5 +30,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     checkpoint::register(module)?;
     evaluation::register(module)?;
     mazes::register(module)?;
+    memory::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -15,11 +15,11 @@ const DISTINCT: [u32; 10] = [1, 2, 3, 4, 5, 7, 10, 16, 32, 64];
 /// Buckets of one expert.
 pub(super) const BUCKETS: usize = SEEN.len() * DISTINCT.len();
 /// Information behind what is assumed at first.
-const PRIOR: f64 = 0.5;
+const PRIOR: f32 = 0.5;
 /// Information that is remembered at most.
-const MOST: f64 = 3000.0;
+const MOST: f32 = 3000.0;
 /// The longest step of ln(λ / (1 − λ)), while little is known.
-const LONGEST: f64 = 1.0;
+const LONGEST: f32 = 1.0;
 
 /// The bucket of a context seen `seen` times, at least once, with `distinct` bytes.
 #[inline(always)]
@@ -36,9 +36,9 @@ fn place(begins: &[u32], value: u32) -> usize {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BackOff {
     /// ln(λ / (1 − λ)) [experts][`BUCKETS`].
-    pub(super) logits: Vec<f64>,
+    pub(super) logits: Vec<f32>,
     /// The sum of squared slopes: Fisher's information of the logit.
-    pub(super) information: Vec<f64>,
+    pub(super) information: Vec<f32>,
 }
 
 impl BackOff {
@@ -46,19 +46,19 @@ impl BackOff {
     pub(super) fn new(experts: usize) -> BackOff {
         let first = SEEN.iter().flat_map(|&n| {
             DISTINCT.map(|d| {
-                let (n, d) = (f64::from(n.max(d)), f64::from(d));
+                let (n, d) = (n.max(d) as f32, d as f32);
                 (d / n).ln()
             })
         });
-        let first: Vec<f64> = first.collect();
+        let first: Vec<f32> = first.collect();
         let logits = (0..experts).flat_map(|_| first.iter().copied()).collect();
         BackOff { logits, information: vec![PRIOR; experts * BUCKETS] }
     }
 
     /// λ [experts][`BUCKETS`].
     pub(super) fn weights(&self) -> Vec<f32> {
-        let lambda = |logit: &f64| 1.0 / (1.0 + (-logit).exp());
-        self.logits.iter().map(|logit| lambda(logit).clamp(1e-4, 1.0 - 1e-4) as f32).collect()
+        let lambda = |logit: &f32| 1.0 / (1.0 + (-logit).exp());
+        self.logits.iter().map(|logit| lambda(logit).clamp(1e-4, 1.0 - 1e-4)).collect()
     }
 
     /// Adds observations made with the present weights: [experts][`BUCKETS`][2], the sum of
@@ -68,8 +68,8 @@ impl BackOff {
         for ((logit, information), sums) in kept.zip(observed.chunks_exact(2)) {
             let (slope, squared) = (sums[0], sums[1]);
             if squared > 0.0 {
-                *information = (*information + f64::from(squared)).min(MOST);
-                let step = f64::from(slope) / *information;
+                *information = (*information + squared).min(MOST);
+                let step = slope / *information;
                 *logit = (*logit + step.clamp(-LONGEST, LONGEST)).clamp(-9.0, 9.0);
             }
         }

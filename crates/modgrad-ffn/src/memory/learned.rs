@@ -58,13 +58,13 @@ impl Learned {
 
     /// What an exact continuation needs beside [`Learned::weights`]: two lists, as long
     /// as λ's each.
-    pub fn state(&self) -> [&[f64]; 2] {
+    pub fn state(&self) -> [&[f32]; 2] {
         [&self.back_off.logits, &self.back_off.information]
     }
 
     /// Continues from a state and the mixer's weights; refuses other sizes, and what is
     /// not finite.
-    pub fn restore(&mut self, state: [&[f64]; 2], mixer: &[f32]) -> Result<(), String> {
+    pub fn restore(&mut self, state: [&[f32]; 2], mixer: &[f32]) -> Result<(), String> {
         let [logits, information] = state;
         let sizes = [logits.len(), information.len(), mixer.len()];
         let expected = [self.lambdas.len(), self.lambdas.len(), self.mixer.len()];

@@ -605,7 +605,7 @@ class Judge:
                 return start(command, log=log, **given)
             self.started += 1
             code = self.ends.pop(0) if self.ends else 0
-            log.write_text('{"bits_per_byte": 1.5}\n' if code == 0 else "")
+            log.write_text('{"val_bpb": 1.5}\n' if code == 0 else "")
             return Finished(code, 0.1, 10.0, out_of_memory=code == -99)
 
         monkeypatch.setattr(sandbox, "start_trainer", played)

@@ -73,6 +73,8 @@ tag_option = click.option("--tag", help="Which setup; may be left out when there
     show_default=True,
     help="Disk for the checkpoints of kept commits.",
 )
+@click.option("--size", type=int, help="Of mazes, in pixels a side.  [default: the contract's]")
+@click.option("--layout", help="Of mazes: open or corner.  [default: the contract's]")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def setup(
     tag: str | None,
@@ -83,6 +85,8 @@ def setup(
     baseline_runs: int,
     seed: int,
     checkpoint_gb: float,
+    size: int | None,
+    layout: str | None,
     yes: bool,
 ) -> None:
     """Fix task, data, budget and evaluator for a tag; measure the baseline."""
@@ -93,9 +97,11 @@ def setup(
 
     repository = Repository(Path.cwd())
     chosen = tag or steps.propose_tag(repository, date.today())
-    layout = Layout(repository.common, chosen)
-    request = steps.Request(chosen, task, budget, train, val, baseline_runs, seed, checkpoint_gb)
-    lock = layout.common / "modgrad" / f".{chosen}.setup-lock"
+    place = Layout(repository.common, chosen)
+    request = steps.Request(
+        chosen, task, budget, train, val, baseline_runs, seed, checkpoint_gb, size, layout
+    )
+    lock = place.common / "modgrad" / f".{chosen}.setup-lock"
     with only_one(lock, f"another setup of {chosen}"):
         lab, found = steps.prepare(repository, request, _say)
         lab.say = _say
@@ -103,7 +109,7 @@ def setup(
         click.echo(found)
         if not _agreed("Measure the baseline now?", yes):
             raise click.Abort
-        with only_one(layout.lock, f"the loop of {chosen}"):
+        with only_one(place.lock, f"the loop of {chosen}"):
             click.echo(steps.measure_baseline(lab))
     click.echo(f"ready: python -m modgrad.autoresearch loop --tag {chosen}")
 

@@ -32,6 +32,7 @@ class Contract:
     train: tuple[str, ...]
     rehearse: tuple[str, ...]
     evaluator: str
+    mazes: Mapping[str, int | str]  # which ones, where they are what is scored
     forbidden_names: frozenset[str]
     forbidden_suffixes: tuple[str, ...]
     largest_file: int
@@ -71,6 +72,7 @@ def load(text: str, task: str) -> Contract:
             train=_strings(table["train"]),
             rehearse=_strings(table.get("rehearse", [])),
             evaluator=str(table["evaluator"]),
+            mazes=_mazes(table),
             forbidden_names=frozenset(_strings(document["forbidden_names"])),
             forbidden_suffixes=_strings(document["forbidden_suffixes"]),
             largest_file=int(document["largest_file"]),
@@ -110,6 +112,13 @@ def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise TypeError("a list of strings")
     return tuple(value)
+
+
+def _mazes(table: Mapping[str, Any]) -> Mapping[str, int | str]:
+    if table["evaluator"] != "mazes":
+        return {}
+    mazes = table["mazes"]
+    return {"size": int(mazes["size"]), "layout": str(mazes["layout"])}
 
 
 def _is_of_git(part: str) -> bool:

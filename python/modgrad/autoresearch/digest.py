@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import unicodedata
+from dataclasses import asdict
 from typing import Any
 
 from modgrad.autoresearch.state import CURVE_POINTS, Experiment, State
@@ -35,6 +36,7 @@ def as_json(state: State) -> Fact:
         "budget_seconds": settings.budget if settings else None,
         "train_bytes": sum(file.bytes for file in settings.train) if settings else None,
         "val_bytes": settings.val.bytes if settings else None,
+        "mazes": asdict(settings.mazes) if settings and settings.mazes else None,
         "seconds_per_experiment": seconds_per_experiment(state),
         "sigma": state.sigma,
         "baseline": _experiment(state, state.baseline, scores),

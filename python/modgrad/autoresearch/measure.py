@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modgrad.autoresearch import building, contract, crashes, files, sandbox
+from modgrad.autoresearch import building, contract, crashes, evaluators, files, sandbox
 from modgrad.autoresearch.curve import CurveReader, loss_at
 from modgrad.autoresearch.errors import EnvironmentFault
 from modgrad.autoresearch.lab import Lab
@@ -21,7 +21,6 @@ from modgrad.autoresearch.processes import Finished
 from modgrad.autoresearch.state import Measurement
 
 LEAST_RUNS_TO_SCOUT = 3  # fewer show no spread
-REHEARSAL_BYTES = 4096  # of the validation text
 
 
 def measure(
@@ -81,7 +80,7 @@ def _rehearse(lab: Lab, commit: str, seed: int, path: Path, log: Path) -> tuple[
         lab.settings.val,
         marker=lab.marker,
         sources=_sources(lab, commit),
-        max_bytes=REHEARSAL_BYTES,
+        rehearse=True,
     )
     files.remove_tree(path)
     return ("refused", score.refused) if score.refused else None
@@ -207,6 +206,7 @@ def _run(
             "seed": str(seed),
             "checkpoint": str(checkpoint),
             "train": [str(layout.data / one.name) for one in lab.settings.train],
+            **evaluators.values(lab.settings),
         },
     )
     done = sandbox.start_trainer(

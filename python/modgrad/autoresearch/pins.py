@@ -1,15 +1,18 @@
-"""Pinned data: copies of the training and validation text, and the hidden holdout."""
+"""Pinned data: copies of the training and validation text, and the hidden holdout; of
+mazes, what they are made from."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from modgrad.autoresearch.errors import UsageError
 from modgrad.autoresearch.files import sha256_of, sync_folder
-from modgrad.autoresearch.state import DataFile
+from modgrad.autoresearch.state import DataFile, MazeSet
 from modgrad.overlap import measure_overlap
 
 LARGEST_HOLDOUT = 131072  # bytes: half of the usual val.txt, as it costs time on every keep
@@ -47,6 +50,23 @@ def pin(
             overlap = max(overlap, measure_overlap(file, text).gram_share)
     val_file, holdout_file = _describe(folder / "val.txt"), _describe(folder / "holdout.txt")
     return tuple(pinned), val_file, holdout_file, overlap
+
+
+def pin_mazes(folder: Path, mazes: MazeSet) -> tuple[DataFile, DataFile]:
+    """Writes down which mazes are scored; (val, holdout).
+
+    Those of `val_bpb` are the pinned ones of the evaluator, the same for everybody.
+    The holdout's have a seed that nobody knows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {"mazes": mazes.held_out, "seed": secrets.randbits(62)}
+    for name, which in (("val", {"mazes": mazes.count}), ("holdout", drawn)):
+        chosen = {"size": mazes.size, "layout": mazes.layout, **which}
+        path = folder / f"{name}.json"
+        path.touch(0o600)
+        path.write_text(json.dumps(chosen) + "\n", encoding="utf-8")
+    sync_folder(folder)
+    return _describe(folder / "val.json"), _describe(folder / "holdout.json")
 
 
 def _describe(path: Path) -> DataFile:

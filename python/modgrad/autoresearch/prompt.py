@@ -17,7 +17,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from modgrad.autoresearch import digest
+from modgrad.autoresearch import digest, evaluators
 from modgrad.autoresearch.errors import UsageError
 from modgrad.autoresearch.researchers.base import FAMILIES, Briefing, Failure
 
@@ -185,6 +185,7 @@ def _task(number: int) -> str:
 def _facts(briefing: Briefing, facts: digest.Fact) -> list[str]:
     """One line each; nothing that a candidate wrote."""
     tip, baseline, sigma = facts["tip"], facts["baseline"], facts["sigma"]
+    settings, mazes = briefing.state.settings, facts["mazes"]
     lines = [f"Task: {briefing.contract.task}, {digest.one_line(briefing.contract.summary)}"]
     if tip is not None and tip["val_bpb"] is not None:
         lines.append(f"Goal: a val_bpb strictly below {tip['val_bpb']:.6f}")
@@ -197,6 +198,12 @@ def _facts(briefing: Briefing, facts: digest.Fact) -> list[str]:
         lines.append(f"The baseline scored {baseline['val_bpb']:.6f}")
     if sigma is None:
         lines.append("Spread from seed to seed: not measured")
+    elif mazes is not None:
+        lines.append(
+            f"Noise (from seed to seed, or of {mazes['count']} mazes where that is more; standard "
+            f"deviation): {sigma:.6f}; a gain below {2 * sigma:.6f} is provisional, and one maze "
+            f"is {1 / mazes['count']:.6f}"
+        )
     else:
         lines.append(
             f"Spread from seed to seed (standard deviation): {sigma:.6f}; a gain below "
@@ -204,9 +211,9 @@ def _facts(briefing: Briefing, facts: digest.Fact) -> list[str]:
         )
     if facts["machine"]:
         lines.append(f"Machine: {digest.one_line(facts['machine'], 120)}")
-    if facts["budget_seconds"] is not None:
+    if settings is not None:
         lines.append(
-            f"Training: {facts['budget_seconds']:g} seconds on {facts['train_bytes']:,} bytes"
+            f"Training: {facts['budget_seconds']:g} seconds on {evaluators.trained_on(settings)}"
         )
     if facts["seconds_per_experiment"] is not None:
         lines.append(f"One experiment takes {facts['seconds_per_experiment']:g} seconds in all")

@@ -62,9 +62,9 @@ def summary(state: State) -> tuple[str, str]:
     )
     if known.gain is not None:
         if not known.gain:
-            line += f"   ·   {known.tip:.6f} bits per byte"
+            line += f"   ·   {known.tip:.6f} {known.evaluator.unit}"
         else:
-            line += f"   ·   {known.baseline:.6f} → {known.tip:.6f} bits per byte"
+            line += f"   ·   {known.baseline:.6f} → {known.tip:.6f} {known.evaluator.unit}"
             times = "" if known.gain_in_sigma is None else f", {known.gain_in_sigma:.1f}σ"
             line += f"  (−{known.gain:.6f}{times})"
     return title, line

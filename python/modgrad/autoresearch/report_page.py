@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from modgrad.autoresearch import results
+from modgrad.autoresearch import evaluators, results
 from modgrad.autoresearch.report_data import Details, blocks
 from modgrad.autoresearch.report_frame import frame
 from modgrad.autoresearch.results import Figures, duration, plain, score
@@ -59,7 +59,7 @@ def _text(value: str) -> str:
 
 
 def _headline(state: State, known: Figures, now: float) -> Iterator[str]:
-    settings = state.settings
+    settings, words = state.settings, known.evaluator
     if settings is None:
         yield "<h1>No setup</h1>"
         return
@@ -71,7 +71,7 @@ def _headline(state: State, known: Figures, now: float) -> Iterator[str]:
         yield f'<p class="score">{known.baseline:.6f} → <span class="to">{known.tip:.6f}</span></p>'
         times = f", {known.gain_in_sigma:.1f}σ" if known.gain_in_sigma is not None else ""
         gain = f"gained {known.gain:.6f}{times}" if known.gain else "nothing better than it yet"
-        yield f"<p>bits per byte (lower is better), from the baseline to the tip: {gain}</p>"
+        yield f"<p>{words.title} (lower is better), from the baseline to the tip: {gain}</p>"
     rate = f" · {known.per_hour:.1f} an hour" if known.per_hour is not None else ""
     cards = [
         ("experiments", f"{known.finished:,}{rate}"),
@@ -80,9 +80,15 @@ def _headline(state: State, known: Figures, now: float) -> Iterator[str]:
         ("crashes", f"{known.crashes:,}"),
         ("time", duration(known.hours * 3600)),
         ("cost", f"${state.cost:,.2f}"),
-        ("σ, seed to seed", "not measured" if known.sigma is None else f"{known.sigma:.6f}"),
-        ("val in the training data", f"{settings.overlap:.2%} of 32-grams"),
+        (
+            "σ, seed to seed" if settings.mazes is None else "σ, of seeds or of mazes",
+            "not measured" if known.sigma is None else f"{known.sigma:.6f}",
+        ),
     ]
+    if settings.mazes is None:
+        cards.append(("val in the training data", f"{settings.overlap:.2%} of 32-grams"))
+    else:
+        cards.append(("mazes", evaluators.described(settings.mazes)))
     if known.skips:
         cards.insert(4, ("skipped as tried before", f"{known.skips:,}"))
     yield '<dl class="cards">'
@@ -119,9 +125,9 @@ def _kept(state: State, known: Figures) -> Iterator[str]:
         yield "<p>The holdout was not scored.</p>"
     else:
         yield (
-            "<p>The holdout is text that no researcher sees, scored for keeps only. Its gap to "
-            "val should stay what it was for the baseline; where it grows, gains are fitted to "
-            "val.txt.</p>"
+            f"<p>{known.evaluator.holdout} that no researcher sees, scored for keeps only. Its "
+            "gap to val should stay what it was for the baseline; where it grows, gains are "
+            f"fitted to {known.evaluator.fitted_to}.</p>"
         )
     titles = ("n", "val_bpb", "to the tip", "holdout", "gap", "drift", "")
     yield '<div class="kept" tabindex="0"><table><thead><tr>'
@@ -191,8 +197,9 @@ def _comparison(state: State) -> str:
     if chance is None:
         return "Two fresh seeds of the tip and of the baseline are needed to compare them."
     gain = results.spread(old)[0] - results.spread(new)[0]
+    unit = evaluators.of(state.settings).unit
     text = (
-        f"On fresh seeds the tip is {abs(gain):.6f} bits per byte "
+        f"On fresh seeds the tip is {abs(gain):.6f} {unit} "
         f"{'lower' if gain > 0 else 'higher'} than the baseline (Welch's two-sided test, "
         f"p {'&lt; 0.0001' if chance < 0.0001 else f'= {chance:.4f}'}): "
     )

@@ -13,7 +13,9 @@ import statistics
 import unicodedata
 from dataclasses import dataclass
 
+from modgrad.autoresearch import evaluators
 from modgrad.autoresearch.errors import UsageError
+from modgrad.autoresearch.evaluators import Evaluator
 from modgrad.autoresearch.state import Experiment, State
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
@@ -52,13 +54,14 @@ class Figures:
     hours: float  # that experiments took, pauses between them left out
     baseline: float | None
     tip: float | None
-    gain: float | None  # bits per byte, positive where the tip is better
-    sigma: float | None  # seed to seed
+    gain: float | None  # positive where the tip is better
+    sigma: float | None  # see State.spread
     gain_in_sigma: float | None
     baseline_gap: float | None  # holdout minus val
     tip_gap: float | None
     drift: float | None  # of the gap, since the baseline
     drifted: bool  # by more than chance
+    evaluator: Evaluator  # for the words
 
     @property
     def per_hour(self) -> float | None:
@@ -147,6 +150,7 @@ def figures(state: State) -> Figures:
         tip_gap=last,
         drift=drift,
         drifted=bool(drift is not None and sigma and abs(drift) > SIGNIFICANT * sigma),
+        evaluator=evaluators.of(state.settings),
     )
 
 
@@ -154,11 +158,12 @@ def drift_warning(known: Figures) -> str | None:
     """One line where val and holdout have come apart since the baseline."""
     if not known.drifted or known.drift is None or known.sigma is None:
         return None
-    amount = f"{abs(known.drift):.6f} bpb ({abs(known.drift) / known.sigma:.1f}σ)"
+    words = known.evaluator
+    amount = f"{abs(known.drift):.6f}{words.short} ({abs(known.drift) / known.sigma:.1f}σ)"
     if known.drift > 0:
         return (
             f"the holdout has gained {amount} less than val since the baseline: part of the "
-            "gain may be fitted to val.txt"
+            f"gain may be fitted to {words.fitted_to}"
         )
     return f"the holdout has gained {amount} more than val since the baseline: look into why"
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modgrad.autoresearch import sandbox, trusted
+from modgrad.autoresearch import evaluators, sandbox, trusted
 from modgrad.autoresearch.errors import EnvironmentFault
 from modgrad.autoresearch.layout import Layout
 from modgrad.autoresearch.processes import Finished
 from modgrad.autoresearch.state import DataFile, Settings
 
-_SECONDS_A_BYTE = 2e-3  # two hundred times what the default model takes
 TRIES = 2  # an evaluator that was killed from outside is started once more
 
 
@@ -34,17 +33,18 @@ def score(
     *,
     marker: str,
     sources: Sequence[Path] = (),
-    max_bytes: int | None = None,
+    rehearse: bool = False,
 ) -> Score:
-    """Bits per byte of a checkpoint on a pinned file.
+    """The score of a checkpoint on pinned data; a rehearsal takes little of them.
 
     Raises `EnvironmentFault` where the evaluator itself fails: that says nothing
     about the candidate.
     """
     trusted.verify(layout.trusted, settings.trusted)
     arguments = [str(checkpoint), str(layout.data / data.name), "--sha256", data.sha256]
-    if max_bytes is not None:
-        arguments += ["--max-bytes", str(max_bytes)]
+    arguments += ["--evaluator", settings.evaluator]
+    if rehearse:
+        arguments.append("--rehearse")
     arguments += ["--train", *(str(layout.data / one.name) for one in settings.train)]
     arguments += ["--sources", *map(str, sources)]
     command = trusted.command(layout.trusted, "modgrad.autoresearch.judge", *arguments)
@@ -58,13 +58,13 @@ def score(
             python_path=layout.trusted,
             marker=marker,
             log=log,
-            limit_seconds=120 + _SECONDS_A_BYTE * data.bytes,
+            limit_seconds=evaluators.limit_seconds(settings, data),
         )
         output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = output[-1] if output else ""
         if done.code == 0:
             result = json.loads(last)
-            return Score(result.get("bits_per_byte"), result.get("refused", ""), done.wall_seconds)
+            return Score(result.get("val_bpb"), result.get("refused", ""), done.wall_seconds)
         reason = last.removeprefix("error: ") or f"ended with {done.code}"
         # Limits that the baseline stayed far below: the checkpoint is to blame.
         if done.timed_out:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from modgrad.autoresearch import contract as contracts
-from modgrad.autoresearch import files, pins, trusted
+from modgrad.autoresearch import evaluators, files, pins, trusted
+from modgrad.autoresearch.contract import Contract
 from modgrad.autoresearch.errors import RepositoryError, UsageError
 from modgrad.autoresearch.journal import Journal
 from modgrad.autoresearch.lab import Lab
 from modgrad.autoresearch.layout import Layout
 from modgrad.autoresearch.loop import run_baseline
 from modgrad.autoresearch.repository import Repository
-from modgrad.autoresearch.state import Settings, State
+from modgrad.autoresearch.state import DataFile, MazeSet, Settings, State
 from modgrad.machine import processor_name, resolve_threads
+from modgrad.mazes import generate
 
 _LEAST_SPACE = 2 << 30  # bytes: some checkpoints and an export
+PINNED_MAZES = 200  # as `val_bpb` of mazes is defined
+HELD_OUT_MAZES = 2000
 _IDEAS = "# Ideas for the researcher\n\nOne a line; read before every proposal.\n"
 
 
@@ -38,6 +44,8 @@ class Request:
     baseline_runs: int = 3
     seed: int = 0
     checkpoint_gb: float = 20.0
+    size: int | None = None  # of mazes; the contract's where it is left out
+    layout: str | None = None
 
 
 def propose_tag(repository: Repository, today: date) -> str:
@@ -78,13 +86,20 @@ def prepare(
     baseline = repository.head()
     text = _contract_text(repository, baseline)
     contract = contracts.load(text, request.task)
+    evaluators.find(contract.evaluator)
     files.remove_tree(layout.root)
     layout.work.mkdir(parents=True)
     if pins.free_space(layout.root) < _LEAST_SPACE:
         raise UsageError(f"{layout.root}: less than 2 GiB are free on its disk")
     digest = trusted.snapshot(layout.trusted)
-    train, val = _data(repository, request, layout, baseline, say)
-    pinned, pinned_val, holdout, overlap = pins.pin(layout.data, train, val)
+    mazes = _mazes(request, contract)
+    pinned: tuple[DataFile, ...] = ()
+    overlap = 0.0
+    if mazes is not None:
+        pinned_val, holdout = pins.pin_mazes(layout.data, mazes)
+    else:
+        train, val = _data(repository, request, layout, baseline, say)
+        pinned, pinned_val, holdout, overlap = pins.pin(layout.data, train, val)
     settings = Settings(
         tag=request.tag,
         task=request.task,
@@ -101,6 +116,8 @@ def prepare(
         checkpoint_gb=request.checkpoint_gb,
         machine=f"{processor_name()}, {resolve_threads(None)} threads, "
         f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
+        evaluator=contract.evaluator,
+        mazes=mazes,
     )
     layout.ideas.write_text(_IDEAS, encoding="utf-8")
     journal.create()
@@ -134,35 +151,37 @@ def measure_baseline(lab: Lab) -> str:
     if one.status != "keep":
         raise UsageError(f"the baseline has no score ({one.crash}: {one.reason}); mend it first")
     sigma, freedom = lab.state.spread
+    seeds = lab.state.seed_spread[0]
     main = one.main
     assert main is not None and one.val_bpb is not None
     aside = main.wall_seconds - settings.budget + main.evaluation_seconds
     lines = [
-        f"baseline: val_bpb {one.val_bpb:.6f}, holdout {one.holdout_bpb or float('nan'):.6f}",
+        f"baseline: val_bpb {one.val_bpb:.6f}, "
+        f"holdout {math.nan if one.holdout_bpb is None else one.holdout_bpb:.6f}",
         f"a run takes {settings.budget:g} s of training and {aside:.1f} s beside it, "
         f"{one.memory_gb:.1f} GB",
     ]
     if freedom:
         lines.append(
-            f"seed to seed it moves by σ = {sigma:.6f} ({freedom + 1} runs); a gain below "
-            f"{2 * sigma:.6f} is marked provisional"
+            f"seed to seed it moves by σ = {seeds:.6f} ({freedom + 1} runs); "
+            + (f"of so many mazes it is known to {sigma:.6f}; " if sigma > seeds else "")
+            + f"a gain below {2 * sigma:.6f} is marked provisional"
         )
     else:
         lines.append("its spread is not known (--baseline-runs 1): every keep is provisional")
+    if (warning := evaluators.nothing_left(settings, one.val_bpb)) is not None:
+        lines.append(warning)
     return "\n".join(lines)
 
 
 def _describe(lab: Lab) -> str:
     settings = lab.settings
-    train = sum(one.bytes for one in settings.train)
     runs = max(1, settings.baseline_runs)
     return "\n".join(
         [
             f"task:      {settings.task}: {lab.contract.summary}",
             f"branch:    autoresearch/{settings.tag}, from {settings.baseline[:7]}",
-            f"data:      {train:,} bytes to train on, {settings.val.bytes:,} to score, "
-            f"{settings.holdout.bytes:,} held out",
-            f"overlap:   {settings.overlap:.1%} of val's 32-grams stand in the training data",
+            *_describe_data(settings),
             f"machine:   {settings.machine}",
             f"mutable:   {', '.join(lab.contract.mutable)}",
             f"now:       {runs} baseline run{'s' if runs > 1 else ''} of {settings.budget:g} s; "
@@ -170,6 +189,37 @@ def _describe(lab: Lab) -> str:
             f"all of it: {lab.layout.root}; your checkout is not touched",
         ]
     )
+
+
+def _describe_data(settings: Settings) -> list[str]:
+    if (mazes := settings.mazes) is not None:
+        return [
+            f"mazes:     {evaluators.described(mazes)}; ever new ones to train on, {mazes.count} "
+            f"pinned ones to score, {mazes.held_out:,} of a secret seed held out"
+        ]
+    train = sum(one.bytes for one in settings.train)
+    return [
+        f"data:      {train:,} bytes to train on, {settings.val.bytes:,} to score, "
+        f"{settings.holdout.bytes:,} held out",
+        f"overlap:   {settings.overlap:.1%} of val's 32-grams stand in the training data",
+    ]
+
+
+def _mazes(request: Request, contract: Contract) -> MazeSet | None:
+    """What is trained on and scored where that is mazes, proven by making one."""
+    if contract.evaluator != "mazes":
+        for flag, value in (("--size", request.size), ("--layout", request.layout)):
+            if value is not None:
+                raise UsageError(f"{flag}: the task {request.task} has no mazes; leave it out")
+        return None
+    if request.train or request.val:
+        raise UsageError(
+            f"--train, --val: the task {request.task} makes its mazes itself; leave them out"
+        )
+    size = request.size if request.size is not None else int(contract.mazes["size"])
+    layout: Any = request.layout or str(contract.mazes["layout"])
+    generate(1, size=size, layout=layout)
+    return MazeSet(size, layout, count=PINNED_MAZES, held_out=HELD_OUT_MAZES)
 
 
 def _contract_text(repository: Repository, commit: str) -> str:

@@ -32,6 +32,22 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class MazeSet:
+    """The mazes that a tag's models are trained on and scored with."""
+
+    size: int  # pixels a side
+    layout: str
+    count: int  # that a score is formed over
+    held_out: int  # of a secret seed, for the second score
+
+    def standard_error(self, share: float) -> float:
+        """Of a share of the mazes; at least one maze's worth, since a share of none
+        or all does not say that there is no error."""
+        within = min(max(share, 0.0), 1.0)
+        return max(math.sqrt(within * (1 - within) / self.count), 1 / self.count)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What `setup` fixed, once for the tag."""
 
@@ -49,6 +65,8 @@ class Settings:
     trusted: str  # SHA-256 over the installation that trains and scores
     checkpoint_gb: float  # of kept checkpoints, the newest first
     machine: str
+    evaluator: str = "language"
+    mazes: MazeSet | None = None  # where they, and not files, are what is scored
 
     @staticmethod
     def from_record(record: Record) -> Settings:
@@ -57,6 +75,8 @@ class Settings:
         fields["train"] = tuple(DataFile(**one) for one in fields["train"])
         fields["val"] = DataFile(**fields["val"])
         fields["holdout"] = DataFile(**fields["holdout"])
+        if fields.get("mazes") is not None:
+            fields["mazes"] = MazeSet(**fields["mazes"])
         return Settings(**fields)
 
 
@@ -205,14 +225,33 @@ class State:
 
     @property
     def sigma(self) -> float | None:
-        """The seed-to-seed standard deviation of val_bpb, pooled over all commits
-        that were run with several seeds; None where none was."""
+        """The standard deviation of val_bpb that a gain is held against: see `spread`;
+        None where nothing was run with several seeds."""
         sigma, freedom = self.spread
         return sigma if freedom else None
 
     @property
     def spread(self) -> tuple[float, int]:
-        """(standard deviation, degrees of freedom) pooled over replicates."""
+        """(standard deviation, degrees of freedom): from seed to seed, but where a
+        score is a share of a few mazes not below the standard error of the tip's.
+
+        Such scores come in steps, and a few seeds that agree do not say that all do.
+        """
+        sigma, freedom = self.seed_spread
+        return max(sigma, self.resolution), freedom
+
+    @property
+    def resolution(self) -> float:
+        """The standard error of the tip's score as a share of so many mazes; 0 where
+        scores are continuous."""
+        mazes, tip = self.settings.mazes if self.settings else None, self.tip
+        score = tip.val_bpb if tip is not None else None
+        return 0.0 if mazes is None or score is None else mazes.standard_error(score)
+
+    @property
+    def seed_spread(self) -> tuple[float, int]:
+        """(standard deviation, degrees of freedom) from seed to seed, pooled over all
+        commits that were run with several seeds."""
         squares, freedom = 0.0, 0
         for scores in self.replicates.values():
             if len(scores) > 1:

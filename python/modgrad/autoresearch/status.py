@@ -214,19 +214,20 @@ def _scores(state: State, known: results.Figures) -> Iterator[_Line]:
     if known.baseline is None or known.tip is None or known.gain is None:
         yield _Line("best", "nothing is measured yet")
         return
+    unit = known.evaluator.short
     sigma = "σ was not measured" if known.sigma is None else f"σ {known.sigma:.6f}"
     if state.tip is state.baseline:
-        yield _Line("best", f"{known.tip:.6f} bpb · the baseline, nothing better yet · {sigma}")
+        yield _Line("best", f"{known.tip:.6f}{unit} · the baseline, nothing better yet · {sigma}")
     else:
         times = "" if known.gain_in_sigma is None else f" ({known.gain_in_sigma:.1f}σ)"
         number = state.kept[-1]
-        yield _Line("best", f"{known.tip:.6f} bpb · experiment {number}", "bold green")
+        yield _Line("best", f"{known.tip:.6f}{unit} · experiment {number}", "bold green")
         yield _Line("", f"{known.gain:.6f} below the baseline's {known.baseline:.6f}{times}")
         yield _Line("", sigma)
     if known.tip_gap is not None:
         drift = f" · drift {known.drift:+.6f} since the baseline" if known.drift else ""
         holdout = known.tip + known.tip_gap
-        yield _Line("holdout", f"{holdout:.6f} bpb · {known.tip_gap:+.6f} to val{drift}")
+        yield _Line("holdout", f"{holdout:.6f}{unit} · {known.tip_gap:+.6f} to val{drift}")
     warning = results.drift_warning(known)
     if warning is not None:
         yield _Line("warning", warning, "bold red")

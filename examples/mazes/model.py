@@ -26,6 +26,7 @@ import numpy as np
 from modgrad import functional as F
 from modgrad import nn
 from modgrad.ctm import ContinuousThoughtMachine, at_tick, certainty, make_exit, maze_losses
+from modgrad.ctm.attention_map import attention_map
 from modgrad.program import Tensor
 
 MOVES = 5  # up, down, left, right, wait
@@ -137,8 +138,16 @@ class MazeModel(nn.Module):
     def think(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """The logits after every tick, [B, T, R, 5], and the synchrony they are read
         from, [B, T, pairs]."""
+        states, _ = self.machine.think(self.tokens(seen, heard))
+        return self.read(states)
+
+    def tokens(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """What the machine attends to: [B, L, 2F + 2]."""
+        return F.concat([seen, heard]) + self.position
+
+    def read(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """What `think` returns, of the states [B, T, neurons]."""
         machine = self.machine
-        states, _ = machine.think(F.concat([seen, heard]) + self.position)
         left, right, kept = machine.output.left, machine.output.right, machine.output.retention()
         synchrony = F.synchronisation(machine.start_state, states, left, right, kept)[:, 1:]
         logits = machine.head(synchrony)
@@ -149,6 +158,14 @@ class MazeModel(nn.Module):
         logits, synchrony = self.think(*self.backbone(pixels))
         tick = self.exit.tick(certainty(logits), synchrony)
         return {"logits": at_tick(logits, tick)}
+
+    def watch(self, pixels: Tensor) -> dict[str, Tensor]:
+        """For pictures: the route after every tick, how certain it is, where it looked."""
+        tokens = self.tokens(*self.backbone(pixels))
+        states, _ = self.machine.think(tokens)
+        logits, _ = self.read(states)
+        seen = attention_map(self.machine, tokens, states)
+        return {"logits": logits, "certainty": certainty(logits), "attention": seen}
 
     def loss(self, pixels: Tensor, targets: Tensor, ways: Tensor) -> dict[str, Tensor]:
         """targets u8[B, R] is the route; ways u8[B, L] the solver's move from every cell.

@@ -90,7 +90,10 @@ def train(
         seed=seed,
     )
 
-    run.begin(training, {"score": trace(model.score, pixels=spec((SCORED_MAZES, 3, size, size)))})
+    programs = {"score": trace(model.score, pixels=spec((SCORED_MAZES, 3, size, size)))}
+    if (watch := getattr(model, "watch", None)) is not None:  # for pictures
+        programs["watch"] = trace(watch, pixels=spec((1, 3, size, size)))
+    run.begin(training, programs)
     while run.continues():
         drawn = mazes.draw(training.steps, recipe.batch)
         loss = training.backward(

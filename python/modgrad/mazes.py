@@ -2,6 +2,7 @@
 
     python -m modgrad.mazes CHECKPOINT             score a checkpoint
     python -m modgrad.mazes generate FILE          keep mazes for `--load-mazes`
+    python -m modgrad.mazes picture CHECKPOINT     draw what it thinks of one maze
 
 The generator, the solver behind the labels and the evaluator are compiled
 (`crates/modgrad-training`); what a maze, a route and a score are stands there.
@@ -122,7 +123,7 @@ def evaluate(
 def main(arguments: list[str] | None = None) -> int:
     """The commands of this module."""
     given = sys.argv[1:] if arguments is None else arguments
-    command = _generate if given[:1] == ["generate"] else _evaluate
+    command = _COMMANDS.get(given[0] if given else "", _evaluate)
     try:
         command(given)
     except (ModgradError, OSError) as error:
@@ -139,7 +140,8 @@ def _evaluate(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m modgrad.mazes",
         description=_evaluate.__doc__,
-        epilog="python -m modgrad.mazes generate FILE keeps mazes to train on; see its --help",
+        epilog="`generate FILE` keeps mazes to train on, `picture CHECKPOINT` draws what it "
+        "thinks of one; each has its --help",
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--threads", type=int)
@@ -182,6 +184,16 @@ def _generate(arguments: list[str]) -> None:
     walls = np.concatenate([part.walls for part in parts])
     Bank(walls, np.concatenate([part.ends for part in parts])).save(path)
     print(f"wrote {count} mazes to {path}", file=sys.stderr)
+
+
+def _picture(arguments: list[str]) -> None:
+    """Draws what a checkpoint thinks of one maze."""
+    from modgrad.maze_picture import main as draw
+
+    draw(arguments[1:])
+
+
+_COMMANDS = {"generate": _generate, "picture": _picture}
 
 
 def _add_kind(parser: argparse.ArgumentParser) -> None:

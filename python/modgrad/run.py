@@ -25,6 +25,7 @@ from modgrad import checkpoint
 from modgrad.errors import UsageError
 from modgrad.program import Array, Program
 from modgrad.training import Training
+from modgrad.training_curve import TrainingCurve
 
 SECONDS_BETWEEN_LINES = 10.0  # where the progress line is not a terminal
 LINES = 25  # of a short run, at least
@@ -73,6 +74,7 @@ class Run:
         self._training: Training
         self._programs: Mapping[str, Program]
         self._saved = self._open()
+        self.curve = TrainingCurve(self._saved.meta.get("curve") if self._saved else None)
         self._progress = _Progress(budget, unit)
 
     def _open(self) -> checkpoint.Checkpoint | None:
@@ -171,8 +173,10 @@ class Run:
 
     def record(self, loss: float, tokens: int) -> None:
         """Notes a step: its loss in nats and the tokens it was trained on."""
+        bits = loss / math.log(2)
         self.tokens += tokens
-        self._progress.step(self, self._training.steps, loss / math.log(2), tokens)
+        self.curve.add(self.seconds, self._training.steps, bits)
+        self._progress.step(self, self._training.steps, bits, tokens)
 
     def save(self) -> None:
         """Writes the checkpoint."""
@@ -182,6 +186,7 @@ class Run:
             "step": self._training.steps,
             "seconds": self.seconds,
             "tokens": self.tokens,
+            "curve": self.curve.as_json(),
         }
         checkpoint.save(
             self.path,

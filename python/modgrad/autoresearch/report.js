@@ -412,12 +412,13 @@ async function start() {
     });
   }
   drawPicture();
-  let width = byId("picture").clientWidth;
+  const picture = byId("picture");
+  let width = picture.clientWidth;
   new ResizeObserver(() => {
-    if (width === byId("picture").clientWidth) return;
-    width = byId("picture").clientWidth;
+    if (!picture.isConnected || width === picture.clientWidth) return;
+    width = picture.clientWidth;
     drawPicture();
-  }).observe(byId("picture"));
+  }).observe(picture);
   render();
   fromAddress();
   addEventListener("hashchange", fromAddress);

@@ -48,7 +48,7 @@ def test_the_map_is_the_attention_that_the_machine_pays() -> None:
     machine.action.decay.value[:] = 0.3
 
     def both(features: Tensor) -> dict[str, Tensor]:
-        states = machine.think(features)
+        states, _ = machine.think(features)
         return {"states": states, "attention": attention_map(machine, features, states)}
 
     features = np.random.default_rng(1).standard_normal((2, 5, 3)).astype(np.float32)

@@ -17,12 +17,11 @@ from modgrad.program import Operand, Tensor, current_graph
 
 
 def attention_map(machine: ContinuousThoughtMachine, features: Operand, states: Operand) -> Tensor:
-    """features [B, L, F], states [B, T, N] as `machine.think(features)` gives them →
-    [B, T, L]: the share of its attention that a tick gives to a token, as the mean
-    over heads. Every row sums to 1.
+    """The share of its attention that a tick gives to a token, as the mean over heads.
 
-    The query of tick t comes from the synchronisation of the states before it, the
-    start state for the first (arXiv 2505.05522, section 3.4).
+    features [B, L, F], states [B, T, N] of `machine.think(features)`, begun from the
+    learned start → [B, T, L], rows that sum to 1. The query of tick t comes from the
+    synchronisation of the states before it (arXiv 2505.05522, section 3.4).
     """
     pairs = machine.action
     synchrony = F.synchronisation(
@@ -30,7 +29,7 @@ def attention_map(machine: ContinuousThoughtMachine, features: Operand, states: 
     )
     query, key = machine.attention[:2]
     asked = _split(query, machine.query(synchrony[:, :-1]), machine.heads)  # [B, H, T, C/H]
-    offered = _split(key, machine.norm(machine.join(features)), machine.heads)  # [B, H, L, C/H]
+    offered = _split(key, machine.tokens(features), machine.heads)  # [B, H, L, C/H]
     likeness = F.matmul(asked, offered, transpose_b=True)  # [B, H, T, L]
     return F.softmax(likeness / math.sqrt(asked.shape[-1])).mean(1)
 

@@ -31,108 +31,145 @@ def main() -> None:
 
 
 def _preset_flag(name: str) -> Callable[[Command], Command]:
-    help_text = f"The seed size {name}: the plain form, without memory of its context."
-    return click.option(f"--{name}", "preset", flag_value=name, help=help_text)
+    return click.option(f"--{name}", "preset", flag_value=name, help=f"The seed size {name}.")
+
+
+def _options_of_training(default_preset: str, presets: str) -> Callable[[Command], Command]:
+    """What every command takes that trains a byte model."""
+    options: list[Callable[[Command], Command]] = [
+        click.argument("checkpoint", type=PATH),
+        click.argument("data", type=PATH, nargs=-1, required=True),
+        click.option(
+            "--budget",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Wall clock of training; absent: until --steps, or ^C, which saves.",
+        ),
+        click.option("--steps", type=click.IntRange(min=0), help="Stop after so many updates."),
+        click.option(
+            "--val-data",
+            type=PATH,
+            metavar="FILE",
+            help="Score the checkpoint on this file at the end and print the summary.",
+        ),
+        click.option("--context", type=click.IntRange(min=1), help="Bytes of a scored window."),
+        click.option(
+            "--vocab", type=click.Choice(["256"]), default="256", help="Bytes; nothing else."
+        ),
+        *map(_preset_flag, ("small", "medium", "large", "xl")),
+        click.option(
+            "--preset",
+            "preset",
+            metavar="NAME",
+            default=default_preset,
+            show_default=True,
+            help=f"A model by name; see PRESETS in {presets}.",
+        ),
+        click.option(
+            "--lr",
+            "learning_rate",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Peak learning rate of the dense parameters.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option("--threads", type=int, help="Default: every core this process may use."),
+        click.option(
+            "--precision",
+            default="auto",
+            show_default=True,
+            metavar="auto|f32|bf16",
+            help="How matrix products are formed; auto is bf16 where the processor has it.",
+        ),
+        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|hip"),
+        click.option(
+            "--dream-every",
+            type=click.IntRange(min=2),
+            metavar="N",
+            help="Every N steps, replay the windows that were predicted worst.",
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @main.command("learn-ffn")
-@click.argument("checkpoint", type=PATH)
-@click.argument("data", type=PATH, nargs=-1, required=True)
-@click.option(
-    "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Wall clock of training; absent: until --steps, or ^C, which saves.",
-)
-@click.option("--steps", type=click.IntRange(min=0), help="Stop after so many updates.")
-@click.option(
-    "--val-data",
-    type=PATH,
-    metavar="FILE",
-    help="Score the checkpoint on this file at the end and print the summary.",
-)
-@click.option("--context", type=click.IntRange(min=1), help="Bytes of a scored window.")
-@click.option("--vocab", type=click.Choice(["256"]), default="256", help="Bytes; nothing else.")
-@_preset_flag("small")
-@_preset_flag("medium")
-@_preset_flag("large")
-@_preset_flag("xl")
-@click.option(
-    "--preset",
-    "preset",
-    metavar="NAME",
-    default="memory",
-    show_default=True,
-    help="A model by name; see PRESETS in isis/ffn.py.",
-)
-@click.option(
-    "--lr",
-    "learning_rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Peak learning rate of the dense parameters.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--threads", type=int, help="Default: every core this process may use.")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    metavar="auto|f32|bf16",
-    help="How matrix products are formed; auto is bf16 where the processor has it.",
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|hip")
-@click.option(
-    "--dream-every",
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Every N steps, replay the windows that were predicted worst.",
-)
-def learn_ffn(
-    checkpoint: Path,
-    data: tuple[Path, ...],
-    budget: float | None,
-    steps: int | None,
-    val_data: Path | None,
-    context: int | None,
-    vocab: str,
-    preset: str,
-    learning_rate: float | None,
-    seed: int,
-    threads: int | None,
-    precision: str,
-    device: str,
-    dream_every: int | None,
-) -> None:
+@_options_of_training("memory", "isis/ffn.py")
+def learn_ffn(**flags: Any) -> None:
     """Train a byte model on DATA and keep it in CHECKPOINT.
 
-    An existing CHECKPOINT is resumed. ^C saves, and the same command goes on.
+    An existing CHECKPOINT is resumed. ^C saves, and the same command goes on. The
+    seed sizes are the plain form, without memory of its context.
     """
+    from isis.learn_ffn import train
+
+    _learn(train, **flags)
+
+
+@main.command()
+@_options_of_training("bytes", "isis/byte_brain.py")
+def learn(**flags: Any) -> None:
+    """Train the eight-region brain on the bytes of DATA.
+
+    It reads byte by byte and remembers what it has read of a window. Flags, CHECKPOINT
+    and score are those of learn-ffn; what counting alone would score stands beside it.
+    """
+    from isis.learn import train
+
+    _learn(train, baselines=True, **flags)
+
+
+def _learn(
+    train: Callable[..., tuple[Any, Any]],
+    *,
+    checkpoint: Path,
+    data: tuple[Path, ...],
+    val_data: Path | None,
+    vocab: str,
+    seed: int,
+    threads: int | None,
+    device: str,
+    dream_every: int | None,
+    baselines: bool = False,
+    **settings: Any,
+) -> None:
     from modgrad.data import read_bytes
     from modgrad.errors import UsageError
     from modgrad.machine import resolve_device, resolve_threads
 
-    from isis.learn_ffn import train
-
     resolve_device(device)
     if val_data is not None and not val_data.is_file():
         raise UsageError(f"--val-data {val_data}: no such file")
+    read = read_bytes(data)
     run, training = train(
         checkpoint,
-        read_bytes(data),
-        preset=preset,
-        context=context,
-        budget=budget,
-        steps=steps,
-        learning_rate=learning_rate,
+        read,
         seed=seed,
         threads=resolve_threads(threads),
-        precision=precision,
         dream_every=dream_every or 0,
+        **settings,
     )
     if run.interrupted:
         sys.exit(130)
     if val_data is not None:
         _print_summary(run, training, val_data, seed)
+        if baselines:
+            _print_baselines(read, read_bytes([val_data]))
+
+
+def _print_baselines(training: Any, scored: Any) -> None:
+    from modgrad.counts import bits_per_byte
+
+    first, second, third = bits_per_byte(training, scored)
+    click.echo(
+        f"counts of the training data score {first:.3f} bits per byte after one byte, "
+        f"{second:.3f} after two, {third:.3f} after three (Witten–Bell)",
+        err=True,
+    )
 
 
 def _print_summary(run: Any, training: Any, val_data: Path, seed: int) -> None:

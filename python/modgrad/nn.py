@@ -1,7 +1,7 @@
 """Modules: parameters, and the Python that wires them together.
 
-A module is an object whose attributes are parameters, modules, or lists of
-them; its methods are ordinary Python over `modgrad.functional`.
+A module is an object whose attributes are parameters, modules, or lists or
+dictionaries of them; its methods are ordinary Python over `modgrad.functional`.
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ def _walk(item: object, prefix: str) -> Iterator[tuple[str, Parameter]]:
     elif isinstance(item, list | tuple):
         for index, value in enumerate(item):
             yield from _walk(value, f"{prefix}.{index}")
+    elif isinstance(item, dict):
+        for key, value in item.items():
+            yield from _walk(value, f"{prefix}.{key}")
 
 
 class Linear(Module):

@@ -1,0 +1,228 @@
+"""The eight regions: gradients, what reaches what, and the command that trains them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import modgrad
+import numpy as np
+import pytest
+from modgrad import checkpoint, nn, spec, trace
+from modgrad.ctm import STRATEGIES
+from modgrad.errors import UsageError
+from modgrad.program import Tensor
+from modgrad.training import Training
+
+from isis.brain import EDGES, SMALL, Brain, BrainConfig, Edge, Region
+from isis.byte_brain import PRESETS, ByteBrain, ByteConfig, config_from
+from isis.learn import RECIPES, make_optimizers
+from tests.conftest import Isis
+
+# Few neurons, but of every kind: deep and shallow models, memories of both lengths.
+TINY = {
+    name: Region(4 + (one.neurons == 32), 4, 1 + one.memory // 4, one.hidden // 2)
+    for name, one in SMALL.items()
+}
+TINY_BYTES = ByteConfig(BrainConfig(TINY, pairs=12, read_activations=True), embedding=4, context=10)
+
+
+def tiny(**options: int) -> Brain:
+    nn.manual_seed(5)
+    brain = Brain(BrainConfig(TINY, pairs=6, **options), observation=2)
+    brain.name_parameters()
+    return brain
+
+
+def observations(batch: int, ticks: int) -> np.ndarray:
+    return np.random.default_rng(6).standard_normal((batch, ticks, 2)).astype(np.float32)
+
+
+def states_of(brain: Brain, given: np.ndarray) -> np.ndarray:
+    def think(given: Tensor) -> Tensor:
+        return brain.think([given[:, tick] for tick in range(given.shape[1])])
+
+    return trace(think, given=spec(given.shape)).run(given=given)["output"]
+
+
+def test_gradients_through_edges_outer_and_inner_ticks_agree_with_differences() -> None:
+    brain = tiny(iterations=2)
+    generator = np.random.default_rng(7)
+
+    def loss(given: Tensor, on_states: Tensor, on_pairs: Tensor) -> Tensor:
+        states = brain.think([given[:, 0], given[:, 1]])
+        return (states * on_states).sum() + (brain.synchrony(states) * on_pairs).sum()
+
+    checks = modgrad.checkgrad(
+        loss,
+        given=observations(2, 2),
+        on_states=generator.standard_normal((2, 2, brain.neurons)).astype(np.float32),
+        on_pairs=generator.standard_normal((2, 2, 6)).astype(np.float32),
+    )
+    assert {name for name, one in brain.named_parameters() if one.trainable} <= checks.keys()
+
+
+def test_every_region_hears_of_the_observation() -> None:
+    brain = tiny()
+    before = observations(1, 6)
+    after = before.copy()
+    after[:, 0] += 1.0
+    moved = (states_of(brain, before) != states_of(brain, after))[0]
+    start = 0
+    for name in [name for names in brain.groups.values() for name in names]:
+        end = start + TINY[name].neurons
+        assert moved[:, start:end].any(), name
+        start = end
+    # Who observes hears at once; who does not, later: activations travel one edge a tick.
+    assert moved[0].sum() <= TINY["input"].neurons + TINY["cerebellum"].neurons
+
+
+def test_samples_are_independent() -> None:
+    brain = tiny(iterations=2)
+    given = observations(3, 4)
+    together = states_of(brain, given)
+    given[1] += 1.0
+    changed = states_of(brain, given)
+    np.testing.assert_array_equal(changed[[0, 2]], together[[0, 2]])
+    assert (changed[1] != together[1]).any()
+
+
+def test_seeds_vary_the_weights() -> None:
+    nn.manual_seed(1)
+    one = dict(Brain(BrainConfig(TINY), 2).named_parameters())
+    nn.manual_seed(2)
+    other = dict(Brain(BrainConfig(TINY), 2).named_parameters())
+    drawn = ("regions.input.edge.weight", "regions.insula.start_trace", "left")
+    for name in drawn:
+        assert not np.array_equal(one[name].value, other[name].value), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 0}, "at least 1"),
+        ({"regions": {"input": Region(1, 1, 1)}}, "edges must name the regions"),
+        ({"edges": {**EDGES, "motor": Edge(("cortex",))}}, "edges must name the regions"),
+    ],
+)
+def test_graphs_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(BrainConfig(), **change)  # type: ignore[arg-type]
+
+
+# ---- on bytes -------------------------------------------------------------------
+
+
+def tokens(batch: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(97, 101, (batch, 10)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("ticks", [1, 2])
+def test_earlier_bytes_reach_a_prediction_and_later_ones_do_not(ticks: int) -> None:
+    program = trace(ByteBrain(replace(TINY_BYTES, ticks=ticks)).score, tokens=spec((3, 10), "u8"))
+    before = program.run(tokens=tokens())["logits"]
+    for back in range(10):
+        changed = tokens()
+        changed[1, 9 - back] = 200
+        after = program.run(tokens=changed)["logits"]
+        assert (after[1, 9] != before[1, 9]).any(), back
+        np.testing.assert_array_equal(after[1, : 9 - back], before[1, : 9 - back])
+        np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("ticks", [1, 2])
+def test_every_parameter_moves_and_the_loss_falls(strategy: str, ticks: int) -> None:
+    model = ByteBrain(replace(TINY_BYTES, ticks=ticks, exit=strategy))
+    window = spec((3, 10), "u8")
+    training = Training(
+        model.loss,
+        make_optimizers(model, replace(RECIPES["small"], learning_rate=2e-2)),
+        inputs={"tokens": window, "targets": window},
+        clip_norm=1.0,
+        threads=1,
+    )
+    before = training.weights()
+    x = tokens()
+    losses = []
+    for _ in range(60):
+        losses.append(training.backward(tokens=x, targets=np.roll(x, -1, axis=1)))
+        training.step()
+    after = training.weights()
+    for name, parameter in model.named_parameters():
+        assert parameter.trainable != np.array_equal(before[name], after[name]), name
+    assert losses[0] > 4.5
+    assert losses[-1] < 1.5
+    assert training.output("windows").shape == (3,)
+
+
+def test_every_preset_has_a_recipe_and_the_small_one_its_published_sizes() -> None:
+    assert PRESETS.keys() == RECIPES.keys()
+    assert sum(region.neurons for region in PRESETS["small"].brain.regions.values()) == 160
+    with pytest.raises(UsageError, match="--preset huge is not one of small"):
+        config_from("huge")
+
+
+# ---- whole commands -------------------------------------------------------------
+
+
+Corpus = tuple[Path, Path]
+
+
+def test_train_score_summary_and_baselines(isis: Isis, corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    flags = ["--small", "--context", 24, "--threads", 1, "--lr", 0.01]
+    done = isis("learn", *flags, "--steps", 60, "--val-data", corpus[1], path, corpus[0])
+    assert done.returncode == 0, done.stderr
+    match = re.match(r"---\nval_bpb: +(\d+\.\d{6})\n", done.stdout)
+    assert match, done.stdout
+    assert float(match[1]) < 4.0
+    assert "task:             language\n" in done.stdout
+    assert re.search(r"counts of the training data score \d\.\d{3} bits", done.stderr)
+    again = isis("eval", path, corpus[1])
+    assert f"{match[1]} bits per byte" in again.stdout
+    said = isis("generate", path, "--prompt", "the ", "--bytes", 5)
+    assert said.returncode == 0 and said.stdout.startswith("the ")
+    # Resumed, it goes on where it stood; another preset or kind of model is refused.
+    resumed = isis("learn", *flags, "--steps", 61, "--dream-every", 2, path, corpus[0])
+    assert resumed.returncode == 2 and "was made with dream_every = 0" in resumed.stderr
+    resumed = isis("learn", *flags, "--steps", 61, path, corpus[0])
+    assert f"resumed {path} at step 60" in resumed.stderr
+    assert checkpoint.load(path).meta["step"] == 61
+    for command, preset in (("learn", "--medium"), ("learn-ffn", "--small")):
+        done = isis(command, preset, "--context", 24, "--lr", 0.01, path, corpus[0])
+        assert done.returncode == 2 and "was made with preset = brain small" in done.stderr
+
+
+def test_dreams_and_resume_are_exact(isis: Isis, corpus: Corpus, tmp_path: Path) -> None:
+    flags = ["--small", "--context", 8, "--threads", 1, "--seed", 3]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert isis("learn", *flags, "--steps", 4, whole, corpus[0]).returncode == 0
+    assert isis("learn", *flags, "--steps", 4, parts, corpus[0]).returncode == 0
+    one, two = checkpoint.load(whole), checkpoint.load(parts)
+    for name, value in one.weights.items():
+        np.testing.assert_array_equal(two.weights[name], value, err_msg=name)
+    done = isis("learn", *flags, "--steps", 6, "--dream-every", 2, tmp_path / "d", corpus[0])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--preset", "huge", "{tmp}/m", "{train}"], 2, "is not one of small"),
+        (["--small", "{tmp}/m", "{tmp}/nothing"], 1, "no such file"),
+        (["--small", "{tmp}/m", "{tmp}/short"], 1, "a window needs 65"),
+        (["--val-data", "{tmp}/no", "{tmp}/m", "{train}"], 2, "no such file"),
+        (["--device", "cuda", "{tmp}/m", "{train}"], 2, "runs on the CPU only"),
+        (["{tmp}/m"], 2, "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line(
+    isis: Isis, corpus: Corpus, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "short").write_bytes(b"x" * 10)
+    places = {"tmp": str(tmp_path), "train": str(corpus[0])}
+    done = isis("learn", *[argument.format(**places) for argument in arguments])
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr

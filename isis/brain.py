@@ -6,10 +6,14 @@ inner ticks on what it read; activations and traces go on from tick to tick, and
 do the gradients. What the brain says is read from the synchronisation of pairs of
 neurons anywhere in it (arXiv 2505.05522, for one machine without regions).
 
-Linear maps that follow one another are one: edges into one region that are summed
-are a single map of all of their sources, and where a region attends to nothing but
-what its edges say, attention is a constant map that its synapse contains. So every
-parameter here has a gradient.
+Some regions attend to tokens that stay the same for all ticks, and to what their
+edges say as one token more. For the others attention over their one token would be a
+constant map, which the synapse contains; and edges into one region that are summed
+are a single map of all of their sources. So every parameter here has a gradient.
+
+Inner ticks run in one fused op a region; where there is a single one and nothing to
+attend to, they are plain ops over groups of regions, since matrix products of the
+whole batch then take less time.
 
 Axes: B batch, E observation, N neurons, C width of a message, M memory, L tokens,
 S pairs, T outer ticks.
@@ -26,7 +30,7 @@ from modgrad import functional as F
 from modgrad import nn
 from modgrad.errors import UsageError
 from modgrad.nn import Array, Parameter
-from modgrad.program import Tensor, current_graph
+from modgrad.program import Operand, Tensor, current_graph
 
 LARGEST_DECAY = 15.0  # e^-15 forgets all but the present tick
 
@@ -90,6 +94,7 @@ class BrainConfig:
     iterations: int = 1  # inner ticks of an outer one
     pairs: int = 256  # of the global synchronisation
     read_activations: bool = False  # beside the synchronisation
+    attending: tuple[str, ...] = ("input", "hippocampus")  # where there are tokens
 
     def __post_init__(self) -> None:
         named = {source for edge in self.edges.values() for source in edge.sources}
@@ -101,15 +106,17 @@ class BrainConfig:
 
 
 class RegionModule(nn.Module):
-    """The parameters of one region."""
+    """The parameters of one region; `tokens` is the width of those it attends to, or 0."""
 
-    def __init__(self, config: Region, heard: int) -> None:
+    def __init__(self, config: Region, heard: int, tokens: int) -> None:
         neurons, width, memory, hidden = config.neurons, config.width, config.memory, config.hidden
         outputs = 2 * hidden if hidden else 2
+        self.hidden = hidden
         self.start_state = Parameter(_uniform((neurons,), neurons))
         self.start_trace = Parameter(_uniform((memory, neurons), neurons + memory))
         self.edge = nn.Linear(heard, width, bias=True)
         self.edge_norm = nn.LayerNorm(width)
+        self.attention = Attention(neurons, width, tokens) if tokens else None
         self.synapse = nn.Linear(width + neurons, 2 * neurons, bias=True)
         self.synapse_norm = nn.LayerNorm(neurons)
         self.level1 = Parameter(_uniform((memory, outputs, neurons), memory + outputs))
@@ -130,78 +137,165 @@ class RegionModule(nn.Module):
         return self.synapse_norm(F.glu(self.synapse(F.concat([message, state]))))
 
 
+class Attention(nn.Module):
+    """Where a region looks: its query is the synchronisation of pairs of its neurons,
+    over the inner ticks of the present outer one."""
+
+    def __init__(self, neurons: int, width: int, tokens: int) -> None:
+        pairs = min(neurons, width)
+        self.heads = min(max(width // 8, 1), 8)
+        if width % self.heads:
+            raise UsageError(f"a width of {width} cannot be split into {self.heads} heads")
+        self.join = nn.Linear(tokens, width, bias=True)
+        self.norm = nn.LayerNorm(width)
+        # A bias of keys would move no softmax, and one of values is the synapse's.
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.query = nn.Linear(pairs, width, bias=True, gain=2.0)
+        self.left = Parameter(nn.integers((pairs,), neurons), trainable=False)
+        self.right = Parameter(nn.integers((pairs,), neurons), trainable=False)
+        self.decay = Parameter(np.full(pairs, 1.0, np.float32))
+
+
 class Brain(nn.Module):
     """observations [B, E], one an outer tick → states [B, T, N] of all neurons."""
 
-    def __init__(self, config: BrainConfig, observation: int) -> None:
+    def __init__(self, config: BrainConfig, observation: int, tokens: int = 0) -> None:
+        """`tokens` is the width of tokens to attend to; 0: there are none."""
         self.config = config
         regions = config.regions
         self.regions = {}
         for name, region in regions.items():
             edge = config.edges[name]
             heard = sum(regions[source].neurons for source in edge.sources)
-            self.regions[name] = RegionModule(region, heard + observation * edge.observed)
+            heard += observation * edge.observed
+            seen = tokens if name in config.attending else 0
+            self.regions[name] = RegionModule(region, heard, seen)
         # Neurons with models of one shape are computed together; groups stand in a row.
         self.groups: dict[tuple[int, int], list[str]] = {}
         for name, region in regions.items():
             self.groups.setdefault((region.memory, region.hidden), []).append(name)
+        self.row = [name for names in self.groups.values() for name in names]
         self.neurons = sum(region.neurons for region in regions.values())
         self.left = Parameter(nn.integers((config.pairs,), self.neurons), trainable=False)
         self.right = Parameter(nn.integers((config.pairs,), self.neurons), trainable=False)
+        self.attends = tokens > 0
+        plain = config.iterations == 1 and not self.attends
+        self.engine: type[PlainTicks] | type[FusedTicks] = PlainTicks if plain else FusedTicks
+        self.no_pairs = Parameter(np.zeros(0, np.int32), trainable=False)  # of who need not ask
         # Memories of all lengths from the start: only the last tick, to nearly for ever.
         kept = np.linspace(0.02, 0.995, config.pairs, dtype=np.float32)
         self.decay = Parameter(-np.log(kept))
 
-    def think(self, observations: Sequence[Tensor]) -> Tensor:
-        """The states after every outer tick; each observation is [B, E]."""
+    def think(self, observations: Sequence[Tensor], tokens: Tensor | None = None) -> Tensor:
+        """The states after every outer tick; an observation is [B, E], tokens [B, L, F]."""
+        if self.attends != (tokens is not None):
+            raise UsageError("a brain is given tokens where it was made for them, and only there")
         batch = observations[0].shape[0]
-        state = {
-            name: _repeated(region.start_state, batch) for name, region in self.regions.items()
-        }
-        levels = [self._levels(names) for names in self.groups.values()]
-        traces = [_repeated(one.start_trace, batch) for one in levels]
+        inner = self.engine(self, batch, tokens)
         ticks = []
         for observation in observations:
-            messages = {
-                name: region.hear(self._heard(name, state, observation))
-                for name, region in self.regions.items()
-            }
-            for _ in range(self.config.iterations):
-                together = []
-                for at, (names, level) in enumerate(zip(self.groups.values(), levels, strict=True)):
-                    fresh = [self.regions[n].before_trace(messages[n], state[n]) for n in names]
-                    traces[at] = level.remember(traces[at], _joined(fresh))
-                    together.append(level(traces[at]))
-                state = self._split(together)
-            ticks.append(_joined(together).reshape(batch, 1, self.neurons))
+            # All are heard before any of them thinks: one snapshot for every region.
+            heard = {name: self._heard(name, inner.state, observation) for name in self.regions}
+            together = inner.run({name: self.regions[name].hear(heard[name]) for name in heard})
+            ticks.append(together.reshape(batch, 1, self.neurons))
         return F.concat(ticks, 1)
 
     def synchrony(self, states: Tensor) -> Tensor:
         """How the pairs moved together up to every outer tick, [B, T, S]."""
-        start = _joined([current_graph().read(one.start_state) for one in self._in_a_row()])
-        kept = F.minimum(F.maximum(self.decay, 0.0), LARGEST_DECAY)
-        return F.synchronisation(start, states, self.left, self.right, (-kept).exp())[:, 1:]
-
-    def _in_a_row(self) -> list[RegionModule]:
-        return [self.regions[name] for names in self.groups.values() for name in names]
+        read = current_graph().read
+        start = _joined([read(self.regions[name].start_state) for name in self.row])
+        kept = _retention(self.decay)
+        return F.synchronisation(start, states, self.left, self.right, kept)[:, 1:]
 
     def _heard(self, name: str, state: dict[str, Tensor], observation: Tensor) -> list[Tensor]:
         edge = self.config.edges[name]
         return [state[source] for source in edge.sources] + [observation] * edge.observed
 
-    def _split(self, together: list[Tensor]) -> dict[str, Tensor]:
-        """The states of groups [B, neurons of it] as those of their regions."""
-        state = {}
-        for names, states in zip(self.groups.values(), together, strict=True):
-            start = 0
-            for name in names:
-                end = start + self.config.regions[name].neurons
-                state[name] = states[:, start:end]
-                start = end
-        return state
 
-    def _levels(self, names: list[str]) -> _Levels:
-        return _Levels([self.regions[name] for name in names])
+class FusedTicks:
+    """The inner ticks of every region by an op of its own."""
+
+    def __init__(self, brain: Brain, batch: int, tokens: Tensor | None) -> None:
+        self.brain, self.ticks = brain, brain.config.iterations
+        self.state, self.traces, self.weights, self.seen = {}, {}, {}, {}
+        for name, region in brain.regions.items():
+            self.state[name] = _repeated(region.start_state, batch)
+            start = current_graph().read(region.start_trace).transpose(1, 0)
+            self.traces[name] = _repeated(start, batch)  # [B, N, M]
+            self.weights[name] = _weights_of(region, brain.no_pairs)
+            if (attention := region.attention) is not None:
+                joined = attention.norm(attention.join(tokens))
+                self.seen[name] = attention.key(joined), attention.value(joined)
+
+    def run(self, messages: dict[str, Tensor]) -> Tensor:
+        """An outer tick: the states [B, N] of all neurons after it."""
+        for name, message in messages.items():
+            region = self.brain.regions[name]
+            message = message.reshape(message.shape[0], 1, message.shape[1])
+            keys, values, heads = message, message, 1
+            if region.attention is not None:
+                heads = region.attention.heads
+                keys = F.concat([self.seen[name][0], region.attention.key(message)], 1)
+                values = F.concat([self.seen[name][1], region.attention.value(message)], 1)
+            operands = [keys, values, self.state[name], self.traces[name], *self.weights[name]]
+            states, self.traces[name] = F.think(
+                operands, ticks=self.ticks, heads=heads, hidden=region.hidden
+            )
+            self.state[name] = states[:, -1]
+        return _joined([self.state[name] for name in self.brain.row])
+
+
+def _weights_of(region: RegionModule, no_pairs: Parameter) -> list[Operand]:
+    """The operands of `F.think` behind the trace."""
+    width = region.edge_norm.weight.value.shape[0]
+    if (attention := region.attention) is not None:
+        query = current_graph().read(attention.query.weight).transpose(1, 0)
+        asked = [attention.left, attention.right, _retention(attention.decay)]
+        asked += [query, attention.query.bias]
+    else:
+        asked = [
+            no_pairs,
+            no_pairs,
+            F.full((0,), 0.0),
+            F.full((0, width), 0.0),
+            F.full((width,), 0.0),
+        ]
+    levels = [region.level1, region.level1_bias]
+    levels += [region.level2, region.level2_bias] if region.hidden else []
+    synapse = current_graph().read(region.synapse.weight).transpose(1, 0)
+    norm = region.synapse_norm
+    return [*asked, synapse, region.synapse.bias, norm.weight, norm.bias, *levels]
+
+
+class PlainTicks:
+    """One inner tick of all regions, without tokens, by plain ops."""
+
+    def __init__(self, brain: Brain, batch: int, tokens: Tensor | None) -> None:
+        self.brain = brain
+        self.state = {
+            name: _repeated(region.start_state, batch) for name, region in brain.regions.items()
+        }
+        groups = brain.groups.values()
+        self.levels = [_Levels([brain.regions[name] for name in names]) for names in groups]
+        self.traces = [_repeated(one.start_trace, batch) for one in self.levels]
+
+    def run(self, messages: dict[str, Tensor]) -> Tensor:
+        """An outer tick: the states [B, N] of all neurons after it."""
+        together = []
+        for at, names in enumerate(self.brain.groups.values()):
+            fresh = [
+                self.brain.regions[name].before_trace(messages[name], self.state[name])
+                for name in names
+            ]
+            self.traces[at] = self.levels[at].remember(self.traces[at], _joined(fresh))
+            together.append(self.levels[at](self.traces[at]))
+        joined, start = _joined(together), 0
+        for name in self.brain.row:
+            end = start + self.brain.config.regions[name].neurons
+            self.state[name] = joined[:, start:end]
+            start = end
+        return joined
 
 
 class _Levels:
@@ -231,6 +325,10 @@ class _Levels:
             x = F.glu(x.reshape(batch, outputs * neurons))  # values of all, then gates
             x = x.reshape(batch, outputs // 2, neurons)
         return x.reshape(batch, neurons)
+
+
+def _retention(decay: Parameter) -> Tensor:
+    return (-F.minimum(F.maximum(decay, 0.0), LARGEST_DECAY)).exp()
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -43,7 +43,7 @@ PRESETS: dict[str, ByteConfig] = {
     "xl": ByteConfig(BrainConfig(sized(1024, 128, 128, 64, 8), pairs=1024), 128, context=64),
     # Every region observes the byte, and neurons remember little: short steps, more bytes.
     "bytes": ByteConfig(
-        BrainConfig(sized(128, 32, 64, 32, 2), OBSERVANT, pairs=512, read_activations=True), 64
+        BrainConfig(sized(192, 48, 96, 32, 2), OBSERVANT, pairs=512, read_activations=True), 64
     ),
 }
 

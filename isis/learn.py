@@ -42,7 +42,7 @@ RECIPES: dict[str, Recipe] = {
     "medium": Recipe(),
     "large": Recipe(learning_rate=1e-3),
     "xl": Recipe(time=32, learning_rate=5e-4),
-    "bytes": Recipe(),
+    "bytes": Recipe(learning_rate=3e-3, average_decay=0.998),
 }
 
 

@@ -15,7 +15,7 @@ from modgrad.errors import UsageError
 from modgrad.program import Tensor
 from modgrad.training import Training
 
-from isis.brain import EDGES, SMALL, Brain, BrainConfig, Edge, Region
+from isis.brain import EDGES, SMALL, Brain, BrainConfig, Edge, FusedTicks, Region
 from isis.byte_brain import PRESETS, ByteBrain, ByteConfig, config_from
 from isis.learn import RECIPES, make_optimizers
 from tests.conftest import Isis
@@ -28,9 +28,9 @@ TINY = {
 TINY_BYTES = ByteConfig(BrainConfig(TINY, pairs=12, read_activations=True), embedding=4, context=10)
 
 
-def tiny(**options: int) -> Brain:
+def tiny(tokens: int = 0, **options: int) -> Brain:
     nn.manual_seed(5)
-    brain = Brain(BrainConfig(TINY, pairs=6, **options), observation=2)
+    brain = Brain(BrainConfig(TINY, pairs=6, **options), observation=2, tokens=tokens)
     brain.name_parameters()
     return brain
 
@@ -46,21 +46,55 @@ def states_of(brain: Brain, given: np.ndarray) -> np.ndarray:
     return trace(think, given=spec(given.shape)).run(given=given)["output"]
 
 
-def test_gradients_through_edges_outer_and_inner_ticks_agree_with_differences() -> None:
-    brain = tiny(iterations=2)
+# Plain ops, the fused op, and the fused op with tokens to attend to.
+@pytest.mark.parametrize(("iterations", "attend"), [(1, False), (2, False), (2, True)])
+def test_gradients_through_edges_outer_and_inner_ticks_agree_with_differences(
+    iterations: int, attend: bool
+) -> None:
+    brain = tiny(tokens=2 * attend, iterations=iterations)
     generator = np.random.default_rng(7)
 
-    def loss(given: Tensor, on_states: Tensor, on_pairs: Tensor) -> Tensor:
-        states = brain.think([given[:, 0], given[:, 1]])
+    def loss(given: Tensor, tokens: Tensor, on_states: Tensor, on_pairs: Tensor) -> Tensor:
+        states = brain.think([given[:, 0], given[:, 1]], tokens if attend else None)
         return (states * on_states).sum() + (brain.synchrony(states) * on_pairs).sum()
 
     checks = modgrad.checkgrad(
         loss,
         given=observations(2, 2),
+        tokens=observations(2, 3),
         on_states=generator.standard_normal((2, 2, brain.neurons)).astype(np.float32),
         on_pairs=generator.standard_normal((2, 2, 6)).astype(np.float32),
     )
     assert {name for name, one in brain.named_parameters() if one.trainable} <= checks.keys()
+
+
+def test_one_inner_tick_is_the_same_by_plain_ops_and_by_the_fused_one() -> None:
+    brain = tiny()
+    given = observations(3, 4)
+
+    def difference(given: Tensor) -> Tensor:
+        plain = brain.think([given[:, tick] for tick in range(4)])
+        brain.engine = FusedTicks
+        return brain.think([given[:, tick] for tick in range(4)]) - plain
+
+    program = trace(difference, given=spec(given.shape))
+    assert np.abs(program.run(given=given)["output"]).max() < 1e-5
+
+
+def test_a_token_reaches_every_region() -> None:
+    brain = tiny(tokens=2)
+    given, tokens = observations(1, 6), observations(1, 5)
+
+    def think(given: Tensor, tokens: Tensor) -> Tensor:
+        return brain.think([given[:, tick] for tick in range(6)], tokens)
+
+    program = trace(think, given=spec(given.shape), tokens=spec(tokens.shape))
+    before = program.run(given=given, tokens=tokens)["output"]
+    tokens[:, 3] += 1.0
+    moved = (program.run(given=given, tokens=tokens)["output"] != before)[0]
+    assert (moved.any(0)).all()
+    seen_at_once = TINY["input"].neurons + TINY["hippocampus"].neurons
+    assert moved[0].sum() == seen_at_once
 
 
 def test_every_region_hears_of_the_observation() -> None:
@@ -150,8 +184,10 @@ def test_every_parameter_moves_and_the_loss_falls(strategy: str, ticks: int) -> 
         losses.append(training.backward(tokens=x, targets=np.roll(x, -1, axis=1)))
         training.step()
     after = training.weights()
-    for name, parameter in model.named_parameters():
-        assert parameter.trainable != np.array_equal(before[name], after[name]), name
+    named = dict(model.named_parameters())
+    assert named.keys() - before.keys() == {"brain.no_pairs"}
+    for name in before:
+        assert named[name].trainable != np.array_equal(before[name], after[name]), name
     assert losses[0] > 4.5
     assert losses[-1] < 1.5
     assert training.output("windows").shape == (3,)

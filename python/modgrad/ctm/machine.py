@@ -182,9 +182,15 @@ class _Pairs(nn.Module):
         self.decay = Parameter(np.zeros(count, np.float32))
 
     def retention(self) -> Tensor:
-        """e^−p for p between 0 and `LARGEST_DECAY`."""
-        kept = F.minimum(F.maximum(self.decay, 0.0), LARGEST_DECAY)
-        return (-kept).exp()
+        """e^−|p| for |p| up to `LARGEST_DECAY`.
+
+        The published machine holds p above 0 by clamping the parameter itself; here
+        it is mirrored there. At 0, where all pairs start, the slope is that of p: with
+        |p| or a plain maximum it would be 0, and no pair would ever learn to forget.
+        """
+        decay = current_graph().read(self.decay)
+        mirrored = F.maximum(0.0, decay) + F.maximum(-decay, 0.0)
+        return (-F.minimum(mirrored, LARGEST_DECAY)).exp()
 
 
 def _uniform(shape: tuple[int, ...], fan: int) -> Array:

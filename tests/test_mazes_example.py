@@ -233,6 +233,39 @@ def test_every_parameter_is_trained(model: Any) -> None:
     assert [name for name, value in before.items() if (after[name] == value).all()] == []
 
 
+@pytest.mark.parametrize("layout", ["open", "corner"])
+def test_eight_mazes_are_learned_by_heart(model: Any, layout: Any) -> None:
+    import train
+    from modgrad.training import Training
+
+    nn.manual_seed(1)
+    made = model.MazeModel(
+        model.MazeConfig(size=7, route_length=8, ticks=6, neurons=64, width=32, solver_weight=0)
+    )
+    made.name_parameters()
+    recipe = train.Recipe(batch=8, learning_rate=3e-3)
+    inputs = {
+        "pixels": spec((8, 3, 7, 7)),
+        "targets": spec((8, 8), "u8"),
+        "ways": spec((8, 9), "u8"),
+    }
+    optimizers = train.make_optimizers(made, recipe)
+    training = Training(made.loss, optimizers, inputs=inputs, clip_norm=1.0, threads=1)
+    drawn = mazes.generate(8, size=7, layout=layout, route_len=8)
+    ways = train.ways_of_cells(drawn.directions)
+    for step in range(1500):
+        loss = training.backward(pixels=drawn.pixels, targets=drawn.targets, ways=ways)
+        training.step(min(1.0, (step + 1) / 50))
+        if loss < 0.05:
+            break
+    # With the whole route in the window of the loss, or it would be small for a part.
+    assert loss < 0.05 and step > 50
+    score = trace(made.score, pixels=spec(drawn.pixels.shape))
+    weights = {name: training.weights()[name] for name in score.parameters}
+    logits = score.run(weights=weights, pixels=drawn.pixels)["logits"]
+    assert (logits.argmax(-1) == drawn.targets).mean() > 0.97
+
+
 def test_ways_of_cells_are_moves_of_the_route(model: Any) -> None:
     import train
 

@@ -147,10 +147,8 @@ class MazeModel(nn.Module):
 
     def read(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """What `think` returns, of the states [B, T, neurons]."""
-        machine = self.machine
-        left, right, kept = machine.output.left, machine.output.right, machine.output.retention()
-        synchrony = F.synchronisation(machine.start_state, states, left, right, kept)[:, 1:]
-        logits = machine.head(synchrony)
+        synchrony = self.machine.synchrony(states)
+        logits = self.machine.head(synchrony)
         return logits.reshape(*logits.shape[:2], -1, MOVES), synchrony
 
     def score(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -50,9 +50,9 @@ def test_mazes_from_setup_to_verify(project: Path) -> None:
         path = root / "checkpoints" / f"{number:06}.ckpt"
         assert path.is_file() == (record["status"] == "keep")
         if path.is_file():
-            score = json.loads(_core.evaluate_mazes(path, size=7, threads=2))
+            score = json.loads(_core.evaluate_mazes(path, size=7, threads=1))
             assert score["mazes"] == 200 and score["val_bpb"] == record["val_bpb"]
-            other = json.loads(_core.evaluate_mazes(path, threads=2, **held_out))
+            other = json.loads(_core.evaluate_mazes(path, threads=1, **held_out))
             assert other["mazes"] == 2000 and other["val_bpb"] == record["holdout_bpb"]
 
     rows = (root / "worktree" / "results-mazes.tsv").read_text().splitlines()

@@ -36,6 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
     "more memory than ticks": {"memory": 9},
     "pairs of a neuron with itself": {"self-pairs": 3},
     "one head, one token": {"heads": 1, "tokens": 1},
+    "all pairs of the first and of the last neurons": {"pairing": "first-last", "pairs": 5},
+    "all pairs of random neurons": {"pairing": "random", "pairs": 5},
 }
 
 
@@ -97,14 +99,18 @@ def make(sizes: dict[str, Any], theirs: dict[str, Array]) -> ContinuousThoughtMa
         memory=sizes["memory"],
         hidden=sizes["hidden"],
         heads=sizes["heads"],
-        action_pairs=sizes["pairs"],
-        output_pairs=sizes["pairs"],
+        action_pairs=len(theirs["decay_params_action"]),
+        output_pairs=len(theirs["decay_params_out"]),
     )
     machine.name_parameters()
     weights = renamed(theirs)
     for kind, other in (("action", "action"), ("output", "out")):
-        for side in ("left", "right"):
-            indices = theirs[f"{other}_neuron_indices_{side}"]
+        sides = [theirs[f"{other}_neuron_indices_{side}"] for side in ("left", "right")]
+        if sizes.get("pairing", "random-pairing") != "random-pairing":
+            # Each of the left with itself and what follows on the right, row by row.
+            chosen = np.triu_indices(len(sides[0]))
+            sides = [side[index] for side, index in zip(sides, chosen, strict=True)]
+        for side, indices in zip(("left", "right"), sides, strict=True):
             weights[f"{kind}.{side}"] = indices.astype(np.int32)
     for name, parameter in machine.named_parameters():
         assert parameter.value.shape == weights[name].shape, name

@@ -37,6 +37,14 @@ def test_a_task_is_described_as_the_contract_has_it(task: str) -> None:
     assert listed(text, "Results") == [rules.results]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_files_of_a_task_are_there(task: str) -> None:
+    rules = contract.load(CONTRACT, task)
+    for path in (*rules.tunable, *(path for path in rules.mutable if "*" not in path)):
+        assert (ROOT / path).is_file(), path
+        assert rules.allows(path), path
+
+
 def test_no_task_is_described_that_the_contract_lacks() -> None:
     tasks = PROGRAM.split("\n## Tasks\n")[1].split("\n## ")[0]
     assert sorted(re.findall(r"^### (.+)$", tasks, re.MULTILINE)) == TASKS

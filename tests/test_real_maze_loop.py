@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from modgrad import _core
+from modgrad.autoresearch import contract
+from modgrad.autoresearch.files import sha256_of
+from modgrad.maze_thought import watch
 
 from tests.conftest import ROOT
 from tests.loop_world import git
@@ -64,6 +69,36 @@ def test_mazes_from_setup_to_verify(project: Path) -> None:
     assert any(page.endswith(".html") and Path(page).is_file() for page in pages)
     assert command(project, "verify").endswith("all of it holds\n")
     assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("task", ["mazes", "mazes-brain"])
+def test_a_rehearsal_leaves_what_can_be_scored_and_drawn(tmp_path: Path, task: str) -> None:
+    rules = contract.load((ROOT / "contract.toml").read_text(), task)
+    path = tmp_path / "one.ckpt"
+    values: dict[str, str | list[str]] = {
+        "python": sys.executable,
+        "size": "7",
+        "layout": "open",
+        "seed": "0",
+        "checkpoint": str(path),
+    }
+    words = [*contract.fill(rules.rehearse, values), "--threads", "1"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    which = tmp_path / "which.json"
+    which.write_text('{"size": 7, "layout": "open", "mazes": 200}')
+    judge = [sys.executable, "-m", "modgrad.autoresearch.judge", str(path), str(which)]
+    judge += ["--evaluator", "mazes", "--rehearse", "--sha256", sha256_of(which)]
+    done = subprocess.run(judge, capture_output=True, text=True, check=False)
+    score = json.loads(done.stdout)
+    assert (score["mazes"], score["size"]) == (16, 7) and 0 <= score["val_bpb"] <= 1
+    thought = watch(path)
+    assert thought.ticks == 16 and len(thought.curve) == 1
+    # Another size than what is pinned is refused.
+    which.write_text('{"size": 21, "layout": "open", "mazes": 200}')
+    judge[-1] = sha256_of(which)
+    done = subprocess.run(judge, capture_output=True, text=True, check=False)
+    assert "no program `score` for mazes of 21x21" in json.loads(done.stdout)["refused"]
 
 
 def test_the_check_knows_what_mazes_may_change(project: Path) -> None:

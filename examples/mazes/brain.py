@@ -70,6 +70,11 @@ class MazeBrain(nn.Module):
         logits, synchrony = self.think(pixels)
         return {"logits": at_tick(logits, self.exit.tick(certainty(logits), synchrony))}
 
+    def watch(self, pixels: Tensor) -> dict[str, Tensor]:
+        """For pictures: the route after every outer tick, and how certain it is."""
+        logits, _ = self.think(pixels)
+        return {"logits": logits, "certainty": certainty(logits)}
+
     def loss(self, pixels: Tensor, targets: Tensor, ways: Tensor) -> dict[str, Tensor]:
         """targets u8[B, R] is the route; `ways`, a solver's answers, are left alone."""
         logits, synchrony = self.think(pixels)

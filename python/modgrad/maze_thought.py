@@ -25,7 +25,7 @@ from modgrad.training_curve import Point, points_of
 
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])  # in rows and columns
 WAIT = 4
-MOST_TICKS = 1000  # more are no picture
+MOST_TICKS = 256  # more would take minutes to draw
 
 
 @dataclass(frozen=True)

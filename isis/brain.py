@@ -328,7 +328,8 @@ class _Levels:
 
 
 def _retention(decay: Parameter) -> Tensor:
-    return (-F.minimum(F.maximum(decay, 0.0), LARGEST_DECAY)).exp()
+    """e^−|p|: mirrored at 0 and not clamped, so that no pair gets stuck there."""
+    return (-F.minimum(current_graph().read(decay).abs(), LARGEST_DECAY)).exp()
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

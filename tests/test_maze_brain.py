@@ -47,10 +47,14 @@ def test_the_whole_maze_is_seen_and_mazes_are_independent(brain: Any) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_parameter_moves_and_a_few_mazes_are_learned(brain: Any, strategy: str) -> None:
+@pytest.mark.parametrize("solver_weight", [0.0, 1.0])
+def test_every_parameter_moves_and_a_few_mazes_are_learned(
+    brain: Any, strategy: str, solver_weight: float
+) -> None:
     import train  # type: ignore[import-not-found, unused-ignore]
 
-    model = brain.make_model(7, 6, ticks=3, exit=strategy)
+    config = brain.MazeConfig(7, 6, strategy, ticks=3, solver_weight=solver_weight)
+    model = brain.MazeBrain(config)
     shapes = {"pixels": spec((8, 3, 7, 7)), "targets": spec((8, 6), "u8")}
     training = Training(
         model.loss,

@@ -5,7 +5,8 @@ are by a learned code, are tokens that do not change from tick to tick. The regi
 "input" and "hippocampus" attend to all of them; where an edge takes the observation,
 it is the tokens pooled to one. After every outer tick the route is read from the
 synchronisation of neurons of all regions, and the exit strategy picks the tick that
-counts. No solver says anything here but the route itself.
+counts. Nothing but the route is learned from, unless `solver_weight` says otherwise:
+then the encoder is asked at every cell for the way to the goal, which a solver told.
 
 Axes: B mazes, L cells, F features of a cell, T outer ticks, R steps of a route.
 """
@@ -37,6 +38,7 @@ class MazeConfig:
     features: int = 32
     encoder_steps: int = 2  # cells away that a cell hears of before the regions look
     pooled: int = 32
+    solver_weight: float = 0.0
 
 
 class MazeBrain(nn.Module):
@@ -50,15 +52,17 @@ class MazeBrain(nn.Module):
         features = 2 * config.features + 2
         self.encoder = Backbone(encoder)
         self.position = nn.Parameter(nn.normal((encoder.cells_a_side**2, features), 0.5))
+        if config.solver_weight:
+            self.way = nn.Linear(config.features, MOVES, bias=True)
         self.pool = nn.Linear(features, config.pooled, bias=True)
         self.brain = Brain(config.brain, config.pooled, tokens=features)
         self.head = nn.Linear(config.brain.pairs, config.route_length * MOVES, bias=True)
         self.exit = make_exit(config.exit, config.brain.pairs)
 
-    def think(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def think(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
         """The logits after every outer tick, [B, T, R, 5], and the synchrony that they
-        are read from, [B, T, pairs]."""
-        tokens = F.concat(self.encoder(pixels)) + self.position  # [B, L, 2F + 2]
+        are read from, [B, T, pairs], of what the encoder gives."""
+        tokens = F.concat([seen, heard]) + self.position  # [B, L, 2F + 2]
         pooled = F.relu(self.pool(tokens)).mean(1)
         states = self.brain.think([pooled] * self.config.ticks, tokens)
         synchrony = self.brain.synchrony(states)
@@ -67,19 +71,24 @@ class MazeBrain(nn.Module):
 
     def score(self, pixels: Tensor) -> dict[str, Tensor]:
         """The program that a checkpoint holds and the evaluator runs."""
-        logits, synchrony = self.think(pixels)
+        logits, synchrony = self.think(*self.encoder(pixels))
         return {"logits": at_tick(logits, self.exit.tick(certainty(logits), synchrony))}
 
     def watch(self, pixels: Tensor) -> dict[str, Tensor]:
         """For pictures: the route after every outer tick, and how certain it is."""
-        logits, _ = self.think(pixels)
+        logits, _ = self.think(*self.encoder(pixels))
         return {"logits": logits, "certainty": certainty(logits)}
 
     def loss(self, pixels: Tensor, targets: Tensor, ways: Tensor) -> dict[str, Tensor]:
-        """targets u8[B, R] is the route; `ways`, a solver's answers, are left alone."""
-        logits, synchrony = self.think(pixels)
+        """targets u8[B, R] is the route; ways u8[B, L] the solver's move from every cell."""
+        seen, heard = self.encoder(pixels)
+        logits, synchrony = self.think(seen, heard)
         losses = maze_losses(logits, targets)
-        return {"loss": self.exit.loss(losses, certainty(logits), synchrony)}
+        loss = self.exit.loss(losses, certainty(logits), synchrony)
+        if self.config.solver_weight:
+            solved = F.cross_entropy(self.way(heard), ways).mean()
+            loss = loss + solved * self.config.solver_weight
+        return {"loss": loss}
 
 
 def make_model(size: int, route_length: int, *, ticks: int = 16, exit: str = "none") -> MazeBrain:

@@ -96,12 +96,12 @@ def train(
         seed=seed,
     )
     scored = spec((max(1, SCORED_BYTES // config.context), config.context), "u8")
-    dream = Dream(recipe.dream_windows)
+    dream = Dream(recipe.dream_windows)  # starts anew when a run is resumed
 
     run.begin(training, {"score": trace(model.score, tokens=scored)}, learner)
     while run.continues():
         step = training.steps
-        if dream_every and step % dream_every == dream_every - 1:
+        if dream_every and step % dream_every == dream_every - 1 and dream.starts.size:
             starts = dream.recall(recipe.batch, seed, step)
         else:
             starts = windows.starts(step)

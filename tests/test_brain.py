@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import modgrad
 import numpy as np
 import pytest
 from modgrad import checkpoint, nn, spec, trace
 from modgrad.ctm import STRATEGIES
+from modgrad.data import read_bytes
 from modgrad.errors import UsageError
 from modgrad.program import Tensor
+from modgrad.run import Run
 from modgrad.training import Training
 
 from isis.brain import EDGES, SMALL, Brain, BrainConfig, Edge, FusedTicks, Region
 from isis.byte_brain import PRESETS, ByteBrain, ByteConfig, config_from
-from isis.learn import RECIPES, make_optimizers
+from isis.learn import RECIPES, make_optimizers, train
 from tests.conftest import Isis
 
 # Few neurons, but of every kind: deep and shallow models, memories of both lengths.
@@ -231,16 +234,28 @@ def test_train_score_summary_and_baselines(isis: Isis, corpus: Corpus, tmp_path:
         assert done.returncode == 2 and "was made with preset = brain small" in done.stderr
 
 
-def test_dreams_and_resume_are_exact(isis: Isis, corpus: Corpus, tmp_path: Path) -> None:
-    flags = ["--small", "--context", 8, "--threads", 1, "--seed", 3]
+@pytest.mark.parametrize("dream_every", [0, 2])
+def test_resume_is_exact_but_for_dreams(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dream_every: int
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert isis("learn", *flags, "--steps", 4, whole, corpus[0]).returncode == 0
-    assert isis("learn", *flags, "--steps", 4, parts, corpus[0]).returncode == 0
+    settings: dict[str, Any] = {"preset": "small", "context": 8, "threads": 1, "seed": 3}
+    settings |= {"dream_every": dream_every, "data": read_bytes([corpus[0]]), "steps": 6}
+    train(whole, **settings)
+    goes_on = Run.continues
+    with monkeypatch.context() as patch:
+        # As if stopped after the third step of the same schedule.
+        patch.setattr(Run, "continues", lambda run: goes_on(run) and run._training.steps != 3)
+        train(parts, **settings)
+    assert checkpoint.load(parts).meta["step"] == 3
+    train(parts, **settings)
     one, two = checkpoint.load(whole), checkpoint.load(parts)
-    for name, value in one.weights.items():
-        np.testing.assert_array_equal(two.weights[name], value, err_msg=name)
-    done = isis("learn", *flags, "--steps", 6, "--dream-every", 2, tmp_path / "d", corpus[0])
-    assert done.returncode == 0, done.stderr
+    assert two.meta["step"] == 6
+    if dream_every:
+        return  # what was predicted worst is forgotten in between
+    for kind in ("weights", "state"):
+        for name, value in getattr(one, kind).items():
+            np.testing.assert_array_equal(getattr(two, kind)[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,13 @@ def _options_of_training(default_preset: str, presets: str) -> Callable[[Command
 
 @main.command("learn-ffn")
 @_options_of_training("memory", "isis/ffn.py")
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="That the counts of a counted model may take; rare contexts give way.",
+)
 def learn_ffn(**flags: Any) -> None:
     """Train a byte model on DATA and keep it in CHECKPOINT.
 

@@ -236,6 +236,9 @@ impl Scratch {
             }
             for (kind, &hash) in hashes_at(t + AHEAD).unwrap_or_default().iter().enumerate() {
                 memory.table(kind).prefetch_records(hash);
+                if surroundings.is_some() {
+                    self.surroundings[kind].prefetch(hash);
+                }
             }
             let hashes = hashes_at(t).unwrap_or_default();
             self.look_up(memory, hashes, surroundings.is_some());
@@ -286,20 +289,18 @@ impl Scratch {
         let kinds = &memory.config().kinds;
         let inside = around.before.len() + window.len() + around.after.len();
         self.surroundings.iter_mut().for_each(|tally| tally.reset(inside + 1));
-        let mut reader = Reader::new(kinds);
-        around.earlier.iter().for_each(|&byte| reader.advance(byte));
-        let stretch = around.before.iter().chain(window).chain(around.after);
-        for (index, &byte) in stretch.enumerate() {
+        let earlier = around.earlier.len();
+        let text = [around.earlier, around.before, window, around.after].concat();
+        let hashes = hashes_of(kinds, &text);
+        // One kind after the other: a tally stays in the second-level cache.
+        for (kind, tally) in self.surroundings.iter_mut().enumerate() {
             // What follows the byte before the stretch was counted as well.
-            if index > 0 || !around.earlier.is_empty() {
-                for (kind, tally) in self.surroundings.iter_mut().enumerate() {
-                    let hash = reader.hash(kind);
-                    if hash != 0 {
-                        tally.add(hash, byte);
-                    }
+            for (at, &next) in text.iter().enumerate().skip(earlier.max(1)) {
+                let hash = hashes[(at - 1) * kinds.len() + kind];
+                if hash != 0 {
+                    tally.add(hash, next);
                 }
             }
-            reader.advance(byte);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Counts of a short stretch: a window so far, or the surroundings of one.
 
+use modgrad_compute::prefetch::prefetch;
+
 /// What followed each context of one kind within a stretch.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -22,6 +24,12 @@ impl Tally {
         self.places.clear();
         self.places.resize((2 * positions).next_power_of_two(), (0, 0));
         self.nodes.clear();
+    }
+
+    /// Brings what is known of a hash nearer.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch(&self.places, (hash >> 20) as usize & (self.places.len() - 1));
     }
 
     #[inline(always)]

@@ -16,6 +16,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from modgrad.errors import UsageError
 from modgrad.machine import resolve_threads
 from modgrad.maze_thought import Thought, watch
@@ -140,6 +142,9 @@ def _draw_maze(axes: Axes, thought: Thought, tick: int) -> None:
     axes.imshow(thought.pixels, interpolation="nearest")
     if thought.attention is not None:
         _draw_attention(axes, thought.attention[tick], side)
+    for colour, name in (((1, 0, 0), "red"), ((0, 1, 0), "limegreen")):
+        row, column = np.argwhere((thought.pixels == colour).all(-1))[0]
+        axes.plot(column, row, "s", color=name, markersize=6)
     solution = thought.solution()
     axes.plot(solution[:, 1], solution[:, 0], ".", color=_SOLUTION, markersize=3)
     cells, in_wall = thought.route(tick)
@@ -160,8 +165,8 @@ def _draw_attention(axes: Axes, weights: Any, side: int) -> None:
     if across * across != len(weights):
         return
     picture = weights.reshape(across, across) / max(float(weights.max()), 1e-12)
-    # Cells of the lattice are centred on odd pixels; other squares cover the whole maze.
-    border = 0.5 if 2 * across + 1 == side else -0.5
+    # Cells of the lattice are 2 x 2 pixels around odd ones; other squares cover the maze.
+    border = 0.0 if 2 * across + 1 == side else -0.5
     box = (border, side - 1 - border, side - 1 - border, border)
     axes.imshow(
         picture, cmap="YlOrBr", alpha=0.75 * picture, extent=box, interpolation="nearest", vmin=0
@@ -180,7 +185,7 @@ def _draw_certainty(axes: Axes, thought: Thought, known: int) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("tick", fontsize=8)
     axes.tick_params(labelsize=8)
-    axes.legend(fontsize=7, loc="lower right", frameon=False)
+    axes.legend(fontsize=7, loc="best", frameon=False)
 
 
 def _draw_curve(axes: Axes, thought: Thought) -> None:
@@ -201,6 +206,4 @@ def _draw_curve(axes: Axes, thought: Thought) -> None:
 
 def _pixels(canvas: Any) -> Any:
     """[height, width, 3] of what was drawn."""
-    import numpy as np
-
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

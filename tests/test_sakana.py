@@ -64,12 +64,13 @@ def renamed(theirs: dict[str, Array]) -> dict[str, Array]:
         "join": "kv_proj.0",
         "norm": "kv_proj.1",
         "query": "q_proj",
-        "synapse_norm": "synapses.3",
+        "synapse.blocks.0.norm": "synapses.3",
         "head": "output_projector.0",
     }.items():
         for part in ("weight", "bias"):
             ours[f"{mine}.{part}"] = theirs[f"{other}.{part}"]
-    ours["synapse"], ours["synapse_bias"] = theirs["synapses.1.weight"].T, theirs["synapses.1.bias"]
+    ours["synapse.blocks.0.weight"] = theirs["synapses.1.weight"].T
+    ours["synapse.blocks.0.bias"] = theirs["synapses.1.bias"]
     ours["start_state"], ours["start_trace"] = (
         theirs["start_activated_state"],
         theirs["start_trace"],

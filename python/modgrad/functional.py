@@ -258,19 +258,24 @@ def synchronisation(
 
 
 def think(
-    operands: Sequence[Operand], *, ticks: int, heads: int, hidden: int
+    operands: Sequence[Operand], *, ticks: int, heads: int, hidden: int, depth: int = 1
 ) -> tuple[Tensor, Tensor]:
     """All ticks of a Continuous Thought Machine in one op → (states [B, T, N], the
     trace after the last tick [B, N, M], newest last).
 
     `operands`, in order: keys, values [B, L, C], state [B, N], trace [B, N, M], left,
-    right i32[S], retention [S], query weight [S, C] and bias [C], synapse weight
-    [C+N, 2N] and bias [2N], norm weight and bias [N], level-1 weight [M, O, N] and
-    bias [O, N], and unless `hidden` is 0, level-2 weight [hidden, 2, N] and bias
-    [2, N]; O is 2·hidden, or 2. `modgrad.ctm` makes them from a model's parameters.
+    right i32[S], retention [S], query weight [S, C] and bias [C], those of the synapse,
+    level-1 weight [M, O, N] and bias [O, N], and unless `hidden` is 0, level-2 weight
+    [hidden, 2, N] and bias [2, N]; O is 2·hidden, or 2. A synapse of `depth` 1 has a
+    weight [C+N, 2N] and bias [2N], norm weight and bias [N]; those of a deeper one,
+    a U of `depth` widths, are what `modgrad.ctm.synapse` makes: of each block weight
+    [inputs, width], bias, norm weight and bias [width], first, downwards and upwards,
+    there with weight and bias [width] of the norm of the skip.
+
     A call may go on from another's `states[:, -1]` and trace; its synchronisation
     starts anew.
     """
     graph = current_graph()
-    states, trace, *_ = graph.push("think", *operands, ticks=ticks, heads=heads, hidden=hidden)
+    attributes = {"ticks": ticks, "heads": heads, "hidden": hidden, "depth": depth}
+    states, trace, *_ = graph.push("think", *operands, **attributes)
     return states, trace

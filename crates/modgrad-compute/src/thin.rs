@@ -1,13 +1,18 @@
-//! Products of a few rows, for loops over time: one thread, no packing, weights
-//! that stay in its cache.
+//! Products of a few rows, for loops over time: one thread, weights that stay in
+//! its cache.
 //!
 //! [`ROWS`] rows go through together, so that each weight is loaded once for
 //! them. The sum that forms an element runs in the same order whatever stands
 //! in the other rows.
 //!
-//! "Lanewise" products are those of neurons with weights of their own: there the
+//! [`lanewise`] products are those of neurons with weights of their own: there the
 //! last axis is a block of [`LANES`] neurons, and nothing is summed across it.
+//! [`tokens`] is what attention of one query needs.
 
+pub mod lanewise;
+pub mod tokens;
+
+use crate::Pool;
 use crate::multiversion;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Avx2Vector, Avx512Vector};
@@ -17,6 +22,8 @@ use crate::vector::{PortableVector, Vector};
 pub const ROWS: usize = 4;
 /// Neurons of a block.
 pub const LANES: usize = 16;
+/// Columns of a panel, if there are as many.
+const PANEL: usize = 4 * LANES;
 
 /// Calls the function with the vector of the active instruction set.
 macro_rules! on_active_vector {
@@ -34,6 +41,7 @@ macro_rules! on_active_vector {
         $function(Only::<PortableVector>::new(), $($argument),*)
     }};
 }
+pub(crate) use on_active_vector;
 
 /// Names a vector type without holding one.
 struct Only<V>(std::marker::PhantomData<V>);
@@ -44,214 +52,129 @@ impl<V> Only<V> {
     }
 }
 
-/// y[r, n] += Σ_k x[r, k]·w[k, n]: x is [ROWS][k], w is [k][n], y is [ROWS][n], and
-/// n is a multiple of [`LANES`].
+/// Weights [inner, width] in panels of columns, each read from front to back by a
+/// product. The width is a multiple of [`LANES`].
+pub struct Panels {
+    inner: usize,
+    width: usize,
+    /// Panel p holds columns from `p * PANEL` on: [inner][its width].
+    data: Vec<f32>,
+}
+
+impl Panels {
+    /// From rows [·, parts · part] whose parts are each brought to a multiple of
+    /// [`LANES`] by zeros, and which are brought to `inner` rows by zeros.
+    ///
+    /// Panics when the rows are not whole, or more than `inner`.
+    pub fn new(pool: &Pool, rows: &[f32], inner: usize, part: usize, parts: usize) -> Panels {
+        let (given, padded) = (part * parts, part.next_multiple_of(LANES));
+        let width = padded * parts;
+        let count = rows.len().checked_div(given).unwrap_or(0);
+        assert!(count * given == rows.len() && count <= inner, "`Panels`: rows");
+        let mut data = vec![0.0f32; inner * width];
+        // A thread a few panels, each a stretch of its own; the last may be narrower.
+        let few = (1usize << 15).div_ceil((inner * PANEL).max(1));
+        pool.for_rows(&mut data, inner * PANEL, few, |first, panels| {
+            fill(first, panels, rows, [inner, count, part, padded, width]);
+        });
+        let whole = inner * PANEL * (width / PANEL);
+        fill(width / PANEL, &mut data[whole..], rows, [inner, count, part, padded, width]);
+        Panels { inner, width, data }
+    }
+
+    /// The rows of weights.
+    pub fn inner(&self) -> usize {
+        self.inner
+    }
+
+    /// The columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+}
+
+/// Fills panels from the number `first` on.
+fn fill(first: usize, panels: &mut [f32], rows: &[f32], sizes: [usize; 5]) {
+    let [inner, count, part, padded, width] = sizes;
+    if inner == 0 || panels.is_empty() {
+        return;
+    }
+    for (offset, panel) in panels.chunks_mut(inner * PANEL).enumerate() {
+        let start = (first + offset) * PANEL;
+        let wide = PANEL.min(width - start);
+        for block in (0..wide).step_by(LANES) {
+            let (which, within) = ((start + block) / padded, (start + block) % padded);
+            let lanes = LANES.min(part - within);
+            for k in 0..count {
+                let from = (k * (width / padded) + which) * part + within;
+                panel[k * wide + block..][..lanes].copy_from_slice(&rows[from..][..lanes]);
+            }
+        }
+    }
+}
+
+/// y[r, n] = bias[n] + Σ_k x[r, k]·w[k, n]: x is [ROWS][inner], y is [ROWS][width].
 ///
 /// Panics when the lengths disagree.
-pub fn product(x: &[f32], w: &[f32], y: &mut [f32]) {
-    let (inner, width) = (x.len() / ROWS, y.len() / ROWS);
-    assert_eq!(x.len(), ROWS * inner, "`thin::product`: rows of x");
-    assert_eq!(w.len(), inner * width, "`thin::product`: size of w");
-    assert_eq!(y.len() % (ROWS * LANES), 0, "`thin::product`: width of y");
-    on_active_vector!(product_of(inner, width, x, w, y));
+pub fn product(x: &[f32], w: &Panels, bias: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), ROWS * w.inner, "`thin::product`: size of x");
+    assert_eq!(y.len(), ROWS * w.width, "`thin::product`: size of y");
+    assert_eq!(bias.len(), w.width, "`thin::product`: size of the bias");
+    on_active_vector!(product_of(w.inner, w.width, x, &w.data, bias, y));
 }
 
 multiversion! {
     fn product_of[V: Vector](
-        _vector: Only<V>, inner: usize, width: usize, x: &[f32], w: &[f32], y: &mut [f32],
+        _vector: Only<V>, inner: usize, width: usize, x: &[f32], w: &[f32], bias: &[f32],
+        y: &mut [f32],
     ) {
-        let mut column = 0;
-        while column + 2 * V::LANES <= width {
-            let mut sums = [[V::splat(0.0); 2]; ROWS];
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::load(&y[r * width + column + v * V::LANES..]);
-                }
+        for start in (0..width).step_by(PANEL) {
+            let wide = PANEL.min(width - start);
+            let panel = &w[inner * start..][..inner * wide];
+            let mut column = 0;
+            while V::LANES == LANES && column + 4 * V::LANES <= wide {
+                product_tile::<V, 4>(inner, width, x, panel, wide, column, bias, start, y);
+                column += 4 * V::LANES;
             }
-            for k in 0..inner {
-                let w = &w[k * width + column..][..2 * V::LANES];
-                let (first, second) = (V::load(w), V::load(&w[V::LANES..]));
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = V::splat(x[r * inner + k]);
-                    sums[0] = sums[0].multiply_add(x, first);
-                    sums[1] = sums[1].multiply_add(x, second);
-                }
+            while column + 2 * V::LANES <= wide {
+                product_tile::<V, 2>(inner, width, x, panel, wide, column, bias, start, y);
+                column += 2 * V::LANES;
             }
-            for (r, sums) in sums.iter().enumerate() {
-                for (v, sum) in sums.iter().enumerate() {
-                    sum.store(&mut y[r * width + column + v * V::LANES..]);
-                }
-            }
-            column += 2 * V::LANES;
-        }
-        while column < width {
-            let mut sums = [V::splat(0.0); ROWS];
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum = V::load(&y[r * width + column..]);
-            }
-            for k in 0..inner {
-                let w = V::load(&w[k * width + column..]);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = sum.multiply_add(V::splat(x[r * inner + k]), w);
-                }
-            }
-            for (r, sum) in sums.iter().enumerate() {
-                sum.store(&mut y[r * width + column..]);
-            }
-            column += V::LANES;
-        }
-    }
-}
-
-/// dx[r, k] += Σ_n dy[r, n]·w[k, n]: the adjoint of [`product`] to its x.
-///
-/// Panics when the lengths disagree.
-pub fn product_adjoint(dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    let (inner, width) = (dx.len() / ROWS, dy.len() / ROWS);
-    assert_eq!(dx.len(), ROWS * inner, "`thin::product_adjoint`: rows of dx");
-    assert_eq!(w.len(), inner * width, "`thin::product_adjoint`: size of w");
-    assert_eq!(dy.len() % (ROWS * LANES), 0, "`thin::product_adjoint`: width of dy");
-    on_active_vector!(adjoint_of(inner, width, dy, w, dx));
-}
-
-multiversion! {
-    fn adjoint_of[V: Vector](
-        _vector: Only<V>, inner: usize, width: usize, dy: &[f32], w: &[f32], dx: &mut [f32],
-    ) {
-        let mut k = 0;
-        while k + 2 <= inner {
-            let mut sums = [[V::splat(0.0); 2]; ROWS];
-            for column in (0..width).step_by(V::LANES) {
-                let first = V::load(&w[k * width + column..]);
-                let second = V::load(&w[(k + 1) * width + column..]);
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let dy = V::load(&dy[r * width + column..]);
-                    sums[0] = sums[0].multiply_add(dy, first);
-                    sums[1] = sums[1].multiply_add(dy, second);
-                }
-            }
-            for (r, sums) in sums.iter().enumerate() {
-                dx[r * inner + k] += across(sums[0]);
-                dx[r * inner + k + 1] += across(sums[1]);
-            }
-            k += 2;
-        }
-        if k < inner {
-            for r in 0..ROWS {
-                let mut sum = V::splat(0.0);
-                for column in (0..width).step_by(V::LANES) {
-                    let dy = V::load(&dy[r * width + column..]);
-                    sum = sum.multiply_add(dy, V::load(&w[k * width + column..]));
-                }
-                dx[r * inner + k] += across(sum);
-            }
-        }
-    }
-}
-
-/// The sum of a vector's lanes, in halves.
-#[inline(always)]
-fn across<V: Vector>(vector: V) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    vector.store(&mut lanes);
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-/// Where rows and slots of a lanewise operand stand: element (r, m, lane) is
-/// `r * row + m * slot + lane`.
-#[derive(Clone, Copy, Debug)]
-pub struct Strides {
-    /// From a row to the next.
-    pub row: usize,
-    /// From a slot to the next.
-    pub slot: usize,
-}
-
-/// y[r, o] += Σ_m x[r, m]·w[m, o], lane by lane: w is [m][o][LANES], x and y lie as
-/// their strides say.
-///
-/// Panics when an operand is too short.
-pub fn lanewise_product(
-    inputs: usize,
-    outputs: usize,
-    x: &[f32],
-    x_at: Strides,
-    w: &[f32],
-    y: &mut [f32],
-    y_at: Strides,
-) {
-    assert_eq!(w.len(), inputs * outputs * LANES, "`lanewise_product`: size of w");
-    on_active_vector!(lanewise_of(inputs, outputs, x, x_at, w, [outputs, 1], y, y_at));
-}
-
-/// dx[r, m] += Σ_o dy[r, o]·w[m, o], lane by lane: the adjoint to x.
-///
-/// Panics when an operand is too short.
-pub fn lanewise_adjoint(
-    inputs: usize,
-    outputs: usize,
-    dy: &[f32],
-    dy_at: Strides,
-    w: &[f32],
-    dx: &mut [f32],
-    dx_at: Strides,
-) {
-    assert_eq!(w.len(), inputs * outputs * LANES, "`lanewise_adjoint`: size of w");
-    on_active_vector!(lanewise_of(outputs, inputs, dy, dy_at, w, [1, outputs], dx, dx_at));
-}
-
-multiversion! {
-    /// y[r, o] += Σ_m x[r, m]·w[m, o]; (m, o) of w is block m·steps[0] + o·steps[1].
-    fn lanewise_of[V: Vector](
-        _vector: Only<V>, inputs: usize, outputs: usize, x: &[f32], x_at: Strides, w: &[f32],
-        steps: [usize; 2], y: &mut [f32], y_at: Strides,
-    ) {
-        for lane in (0..LANES).step_by(V::LANES) {
-            let mut o = 0;
-            while o + 4 <= outputs {
-                lanewise_tile::<V, 4>(inputs, o, lane, x, x_at, w, steps, y, y_at);
-                o += 4;
-            }
-            while o < outputs {
-                lanewise_tile::<V, 1>(inputs, o, lane, x, x_at, w, steps, y, y_at);
-                o += 1;
+            while column < wide {
+                product_tile::<V, 1>(inner, width, x, panel, wide, column, bias, start, y);
+                column += V::LANES;
             }
         }
     }
 }
 
 #[inline(always)]
-fn lanewise_tile<V: Vector, const N: usize>(
-    inputs: usize,
-    o: usize,
-    lane: usize,
+fn product_tile<V: Vector, const N: usize>(
+    inner: usize,
+    width: usize,
     x: &[f32],
-    x_at: Strides,
-    w: &[f32],
-    steps: [usize; 2],
+    panel: &[f32],
+    wide: usize,
+    column: usize,
+    bias: &[f32],
+    start: usize,
     y: &mut [f32],
-    y_at: Strides,
 ) {
     let mut sums = [[V::splat(0.0); N]; ROWS];
-    for (r, sums) in sums.iter_mut().enumerate() {
+    for sums in &mut sums {
         for (n, sum) in sums.iter_mut().enumerate() {
-            *sum = V::load(&y[r * y_at.row + (o + n) * y_at.slot + lane..]);
+            *sum = V::load(&bias[start + column + n * V::LANES..]);
         }
     }
-    for m in 0..inputs {
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &x[r * inner..][..inner]);
+    for k in 0..inner {
+        let w = &panel[k * wide + column..][..N * V::LANES];
         let mut weights = [V::splat(0.0); N];
         for (n, weight) in weights.iter_mut().enumerate() {
-            *weight = V::load(&w[(m * steps[0] + (o + n) * steps[1]) * LANES + lane..]);
+            *weight = V::load(&w[n * V::LANES..]);
         }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let x = V::load(&x[r * x_at.row + m * x_at.slot + lane..]);
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let x = V::splat(row[k]);
             for (sum, weight) in sums.iter_mut().zip(weights) {
                 *sum = sum.multiply_add(x, weight);
             }
@@ -259,87 +182,81 @@ fn lanewise_tile<V: Vector, const N: usize>(
     }
     for (r, sums) in sums.iter().enumerate() {
         for (n, sum) in sums.iter().enumerate() {
-            sum.store(&mut y[r * y_at.row + (o + n) * y_at.slot + lane..]);
+            sum.store(&mut y[r * width + start + column + n * V::LANES..]);
         }
     }
 }
 
-/// dw[m, o] += Σ_r x[r, m]·dy[r, o], lane by lane, over `rows` rows in order.
+/// dx[r, k] = Σ_n dy[r, n]·w[k, n]: the adjoint of [`product`] to its x.
 ///
-/// Panics when an operand is too short.
-pub fn lanewise_outer(
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    x: &[f32],
-    x_at: Strides,
-    dy: &[f32],
-    dy_at: Strides,
-    dw: &mut [f32],
-) {
-    assert_eq!(dw.len(), inputs * outputs * LANES, "`lanewise_outer`: size of dw");
-    on_active_vector!(outer_of(rows, inputs, outputs, x, x_at, dy, dy_at, dw));
+/// Panics when the lengths disagree.
+pub fn product_adjoint(dy: &[f32], w: &Panels, dx: &mut [f32]) {
+    assert_eq!(dx.len(), ROWS * w.inner, "`thin::product_adjoint`: size of dx");
+    assert_eq!(dy.len(), ROWS * w.width, "`thin::product_adjoint`: size of dy");
+    on_active_vector!(adjoint_of(w.inner, w.width, dy, &w.data, dx));
 }
 
 multiversion! {
-    fn outer_of[V: Vector](
-        _vector: Only<V>, rows: usize, inputs: usize, outputs: usize, x: &[f32], x_at: Strides,
-        dy: &[f32], dy_at: Strides, dw: &mut [f32],
+    fn adjoint_of[V: Vector](
+        _vector: Only<V>, inner: usize, width: usize, dy: &[f32], w: &[f32], dx: &mut [f32],
     ) {
-        for lane in (0..LANES).step_by(V::LANES) {
-            for m in (0..inputs).step_by(4) {
-                for o in (0..outputs).step_by(4) {
-                    let (m_left, o_left) = ((inputs - m).min(4), (outputs - o).min(4));
-                    if m_left == 4 && o_left == 4 {
-                        outer_tile::<V, 4, 4>(rows, m, o, outputs, lane, x, x_at, dy, dy_at, dw);
-                        continue;
-                    }
-                    for m in m..m + m_left {
-                        for o in o..o + o_left {
-                            outer_tile::<V, 1, 1>(rows, m, o, outputs, lane, x, x_at, dy, dy_at, dw);
-                        }
-                    }
-                }
-            }
+        let mut k = 0;
+        while V::LANES == LANES && k + 4 <= inner {
+            adjoint_tile::<V, 4>(inner, width, k, dy, w, dx);
+            k += 4;
+        }
+        while k + 2 <= inner {
+            adjoint_tile::<V, 2>(inner, width, k, dy, w, dx);
+            k += 2;
+        }
+        while k < inner {
+            adjoint_tile::<V, 1>(inner, width, k, dy, w, dx);
+            k += 1;
         }
     }
 }
 
 #[inline(always)]
-fn outer_tile<V: Vector, const M: usize, const N: usize>(
-    rows: usize,
-    m: usize,
-    o: usize,
-    outputs: usize,
-    lane: usize,
-    x: &[f32],
-    x_at: Strides,
+fn adjoint_tile<V: Vector, const K: usize>(
+    inner: usize,
+    width: usize,
+    k: usize,
     dy: &[f32],
-    dy_at: Strides,
-    dw: &mut [f32],
+    w: &[f32],
+    dx: &mut [f32],
 ) {
-    let at = |i: usize, j: usize| ((m + i) * outputs + o + j) * LANES + lane;
-    let mut sums = [[V::splat(0.0); N]; M];
-    for (i, sums) in sums.iter_mut().enumerate() {
-        for (j, sum) in sums.iter_mut().enumerate() {
-            *sum = V::load(&dw[at(i, j)..]);
-        }
-    }
-    for r in 0..rows {
-        let mut right = [V::splat(0.0); N];
-        for (j, right) in right.iter_mut().enumerate() {
-            *right = V::load(&dy[r * dy_at.row + (o + j) * dy_at.slot + lane..]);
-        }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            let left = V::load(&x[r * x_at.row + (m + i) * x_at.slot + lane..]);
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = sum.multiply_add(left, right);
+    let mut sums = [[V::splat(0.0); K]; ROWS];
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &dy[r * width..][..width]);
+    for start in (0..width).step_by(PANEL) {
+        let wide = PANEL.min(width - start);
+        let panel = &w[inner * start + k * wide..][..K * wide];
+        for column in (0..wide).step_by(V::LANES) {
+            let mut weights = [V::splat(0.0); K];
+            for (i, weight) in weights.iter_mut().enumerate() {
+                *weight = V::load(&panel[i * wide + column..]);
+            }
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let dy = V::load(&row[start + column..]);
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = sum.multiply_add(dy, weight);
+                }
             }
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        for (j, sum) in sums.iter().enumerate() {
-            sum.store(&mut dw[at(i, j)..]);
+    if K == 4 && V::LANES == LANES {
+        let mut flat = [V::splat(0.0); 16];
+        for (flat, sum) in flat.iter_mut().zip(sums.as_flattened()) {
+            *flat = *sum;
+        }
+        let totals = V::sums_across(flat);
+        for (r, totals) in totals.chunks_exact(4).enumerate() {
+            dx[r * inner + k..][..4].copy_from_slice(totals);
+        }
+        return;
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (i, sum) in sums.iter().enumerate() {
+            dx[r * inner + k + i] = sum.sum_across();
         }
     }
 }

@@ -23,6 +23,27 @@ pub(crate) trait Vector: Copy {
     /// The greater in each lane; `self` where they do not compare.
     fn max(self, other: Self) -> Self;
 
+    /// The sum of the lanes, in halves.
+    #[inline(always)]
+    fn sum_across(self) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        self.store(&mut lanes);
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] += lanes[lane + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The sums of the lanes of each of sixteen vectors.
+    #[inline(always)]
+    fn sums_across(vectors: [Self; 16]) -> [f32; 16] {
+        vectors.map(Self::sum_across)
+    }
+
     /// The bits of each lane shifted left by 23: its low 8 bits become the
     /// exponent.
     fn low_bits_to_exponent(self) -> Self;
@@ -55,7 +76,7 @@ pub(crate) trait Vector: Copy {
 macro_rules! x86_vector {
     ($(#[$meta:meta])* $name:ident, $register:ident, $lanes:literal, $splat:ident, $load:ident,
      $store:ident, $multiply_add:ident, $add:ident, $multiply:ident, $max:ident, $to_integer:ident,
-     $to_float:ident, $shift:ident) => {
+     $to_float:ident, $shift:ident $(, $more:item)?) => {
         $(#[$meta])*
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]
@@ -116,6 +137,8 @@ macro_rules! x86_vector {
                 // SAFETY: only used where the instruction set was found.
                 $name(unsafe { std::arch::x86_64::$max(other.0, self.0) })
             }
+
+            $(#[inline(always)] $more)?
         }
     };
 }
@@ -124,7 +147,40 @@ x86_vector! {
     /// AVX-512 F.
     Avx512Vector, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
     _mm512_add_ps, _mm512_mul_ps, _mm512_max_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_slli_epi32
+    _mm512_slli_epi32,
+    fn sums_across(vectors: [Self; 16]) -> [f32; 16] {
+        use std::arch::x86_64::*;
+        // Loops and no closures: those would not be compiled for the instruction set.
+        // SAFETY: only used where the instruction set was found.
+        unsafe {
+            // Pairs of vectors, then fours: a lane of 128 bits then holds a part of
+            // the sum of each of four. Lanes are added last.
+            let mut pairs = [_mm512_setzero_pd(); 8];
+            for n in 0..8 {
+                let (a, b) = (vectors[2 * n].0, vectors[2 * n + 1].0);
+                let sum = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                pairs[n] = _mm512_castps_pd(sum);
+            }
+            let mut fours = [_mm512_setzero_ps(); 4];
+            for n in 0..4 {
+                let (a, b) = (pairs[2 * n], pairs[2 * n + 1]);
+                let low = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                fours[n] = _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+            }
+            let mut eights = [_mm512_setzero_ps(); 2];
+            for n in 0..2 {
+                let (a, b) = (fours[2 * n], fours[2 * n + 1]);
+                let even = _mm512_shuffle_f32x4::<0x88>(a, b);
+                eights[n] = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0xdd>(a, b));
+            }
+            let [a, b] = eights;
+            let even = _mm512_shuffle_f32x4::<0x88>(a, b);
+            let total = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0xdd>(a, b));
+            let mut sums = [0.0f32; 16];
+            _mm512_storeu_ps(sums.as_mut_ptr(), total);
+            sums
+        }
+    }
 }
 x86_vector! {
     /// AVX2 with FMA.

@@ -1,4 +1,5 @@
-//! Milliseconds of a thought and of its gradient: 256 neurons, 16 ticks, 121 tokens.
+//! Milliseconds of a thought and of its gradient: 256 neurons, 16 ticks, 121 tokens,
+//! and a small region of a larger graph.
 //!
 //!     cargo run --release -p modgrad-ctm --example thought_bench [threads]
 
@@ -6,24 +7,35 @@ use std::time::Instant;
 
 use modgrad_compute::Pool;
 use modgrad_ctm::thought::{
-    Gradients, Inputs, Read, Saved, Shape, Upstream, Weights, think, think_gradient,
+    Gradients, Inputs, Layer, Read, Saved, Shape, Upstream, Weights, think, think_gradient,
 };
 
 fn main() {
     let threads = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2);
     let pool = Pool::new(threads);
-    for batch in [8, 32] {
-        let shape = Shape {
-            batch,
-            ticks: 16,
-            neurons: 256,
-            width: 128,
-            tokens: 121,
-            heads: 4,
-            memory: 16,
-            hidden: 16,
-            pairs: 256,
-        };
+    let machine = Shape {
+        batch: 8,
+        ticks: 16,
+        neurons: 256,
+        width: 128,
+        tokens: 121,
+        heads: 4,
+        memory: 16,
+        hidden: 16,
+        pairs: 256,
+    };
+    let region = Shape {
+        ticks: 4,
+        neurons: 32,
+        width: 32,
+        tokens: 1,
+        heads: 1,
+        memory: 8,
+        hidden: 4,
+        pairs: 0,
+        ..machine
+    };
+    for shape in [machine, Shape { batch: 32, ..machine }, region] {
         measure(&pool, shape);
     }
 }
@@ -33,7 +45,7 @@ fn values(count: usize) -> Vec<f32> {
 }
 
 fn measure(pool: &Pool, shape: Shape) {
-    let Shape { batch, ticks, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
+    let Shape { batch, ticks, neurons, width, tokens, heads, memory, pairs, .. } = shape;
     let rows = batch * ticks;
     let sizes = [
         batch * tokens * width,
@@ -47,61 +59,66 @@ fn measure(pool: &Pool, shape: Shape) {
         2 * neurons,
         neurons,
         neurons,
-        memory * 2 * hidden * neurons,
-        2 * hidden * neurons,
-        hidden * 2 * neurons,
+        memory * shape.outputs() * neurons,
+        shape.outputs() * neurons,
+        shape.hidden * 2 * neurons,
         2 * neurons,
     ];
     let given: Vec<Vec<f32>> = sizes.iter().map(|&size| values(size)).collect();
     let mut found = given.clone();
     let index: Vec<i32> = (0..pairs).map(|p| ((p * 37) % neurons) as i32).collect();
     let inputs = Inputs { keys: &given[0], values: &given[1], state: &given[2], trace: &given[3] };
+    let synapse = [Layer {
+        weight: &given[7],
+        bias: &given[8],
+        norm_weight: &given[9],
+        norm_bias: &given[10],
+        skip: None,
+    }];
     let weights = Weights {
         left: &index,
         right: &index,
         retention: &given[4],
         query_weight: &given[5],
         query_bias: &given[6],
-        synapse_weight: &given[7],
-        synapse_bias: &given[8],
-        norm_weight: &given[9],
-        norm_bias: &given[10],
+        synapse: &synapse,
         level1_weight: &given[11],
         level1_bias: &given[12],
         level2_weight: &given[13],
         level2_bias: &given[14],
     };
-    let mut states = vec![0.0f32; rows * neurons];
-    let mut trace = given[3].clone();
-    let mut attended = vec![0.0f32; rows * width];
-    let mut synapse = vec![0.0f32; rows * 2 * neurons];
-    let mut layer = vec![0.0f32; rows * 2 * hidden * neurons];
+    let mut kept = [
+        rows * neurons,
+        batch * neurons * memory,
+        rows * width,
+        rows * width,
+        rows * heads * tokens,
+        rows * 2 * neurons,
+    ]
+    .map(|size| vec![0.0f32; size]);
     let forward = best(|| {
-        let saved = Saved {
-            states: &mut states,
-            trace: &mut trace,
-            attended: &mut attended,
-            synapse: &mut synapse,
-            hidden: &mut layer,
-        };
+        let [states, trace, attended, query, attention, synapse] = &mut kept;
+        let saved = Saved { states, trace, attended, query, attention, synapse };
         think(pool, shape, inputs, &weights, saved);
     });
-    let dstates = values(states.len());
+    let dstates = values(rows * neurons);
     let upstream = Upstream { states: &dstates, trace: &given[3] };
     let backward = best(|| {
-        let read = Read { states: &states, attended: &attended, synapse: &synapse, hidden: &layer };
-        let gradients = Gradients::from_parts(found.iter_mut().map(Vec::as_mut_slice));
+        let [states, _, attended, query, attention, synapse] = &kept;
+        let read = Read { states, attended, query, attention, synapse };
+        let gradients = Gradients::from_parts(1, found.iter_mut().map(Vec::as_mut_slice));
         think_gradient(pool, shape, inputs, &weights, read, upstream, gradients);
     });
     println!(
-        "batch {batch:>3}, {} threads: forward {forward:.2} ms, gradient {backward:.2} ms",
+        "{neurons} neurons, batch {batch}, {} threads: forward {forward:.3} ms, gradient \
+         {backward:.3} ms",
         pool.threads()
     );
 }
 
-/// The least milliseconds of thirty calls.
+/// The least milliseconds of a hundred calls.
 fn best(mut call: impl FnMut()) -> f64 {
-    (0..30)
+    (0..100)
         .map(|_| {
             let start = Instant::now();
             call();

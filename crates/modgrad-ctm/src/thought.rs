@@ -1,11 +1,12 @@
-//! The tick loop of a Continuous Thought Machine with a synapse of one layer
-//! (section 3 of the paper), all ticks in one call.
+//! The tick loop of a Continuous Thought Machine (section 3 of the paper), all ticks
+//! in one call.
 //!
 //! At tick t, from the states z and the traces A of the neurons:
 //!
 //! 1. action synchronisation of the states so far → a query;
 //! 2. attention of the query over keys and values, the same at all ticks;
-//! 3. synapse: a = LayerNorm(GLU(W [attended; z] + b)), pushed onto the trace;
+//! 3. synapse of [attended; z], pushed onto the trace: LayerNorm(GLU(W x + b)), or a
+//!    U-shaped network (see [`synapse`]);
 //! 4. neuron-level models: z_n = g_n(the last M of neuron n's trace).
 //!
 //! A call starts from the states and traces that it is given, and leaves the last
@@ -14,8 +15,10 @@
 //!
 //! Samples are independent: [`thin::ROWS`] of them go through together, on one
 //! thread from the first tick to the last, so that weights stay in its cache and
-//! threads meet once a call. The gradient recomputes what is cheap, and sums over
-//! samples in a fixed order.
+//! threads meet once a call. The gradient forms again what is cheap (the neuron-level
+//! models, and all that follows from a product), and sums over samples in a fixed
+//! order. Neurons go in blocks of [`thin::LANES`], whose traces, weights and hidden
+//! layers lie together.
 //!
 //! Axes: B samples, T ticks, D neurons, d width of keys and values, L tokens,
 //! h heads, M trace, H hidden (0: shallow neuron models), O = 2H or 2, S pairs.
@@ -23,7 +26,9 @@
 mod attention;
 mod backward;
 mod forward;
+mod neurons;
 mod packed;
+mod synapse;
 mod weights;
 
 #[cfg(test)]
@@ -69,20 +74,30 @@ impl Shape {
         if self.hidden == 0 { 2 } else { 2 * self.hidden }
     }
 
-    /// Neurons, in whole blocks.
-    pub(crate) fn padded(&self) -> usize {
-        self.neurons.next_multiple_of(thin::LANES)
-    }
-
-    /// From a slot of a trace or hidden layer to the next: off the powers of two, so
-    /// that the slots of a block fall on different sets of the nearest cache.
-    pub(crate) fn slot(&self) -> usize {
-        self.padded() + thin::LANES
+    /// How many blocks of neurons there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.neurons.div_ceil(thin::LANES)
     }
 
     /// The width, in whole blocks.
     pub(crate) fn padded_width(&self) -> usize {
         self.width.next_multiple_of(thin::LANES)
+    }
+
+    /// The tokens of a sample.
+    pub(crate) fn sizes(&self) -> thin::tokens::Sizes {
+        let channels = self.width / self.heads;
+        thin::tokens::Sizes { tokens: self.tokens, heads: self.heads, channels }
+    }
+
+    /// From how many groups of samples on a thread is worth waking.
+    pub(crate) fn groups_a_thread(&self) -> usize {
+        /// Products that take about as long as waking a thread.
+        const FEW: usize = 200_000;
+        let a_neuron = 2 * (self.width + self.neurons) + self.memory * self.outputs();
+        let attention = self.width * (self.pairs + 2 * self.tokens);
+        let group = ROWS * self.ticks * (self.neurons * a_neuron + attention);
+        FEW.div_ceil(group.max(1))
     }
 
     /// Whether a sample reads the same at every tick: there is nothing to ask with, or
@@ -131,14 +146,8 @@ pub struct Weights<'a> {
     pub query_weight: &'a [f32],
     /// [d].
     pub query_bias: &'a [f32],
-    /// [d + D, 2D]: rows of inputs, the attended first; columns of values, then gates.
-    pub synapse_weight: &'a [f32],
-    /// [2D].
-    pub synapse_bias: &'a [f32],
-    /// [D].
-    pub norm_weight: &'a [f32],
-    /// [D].
-    pub norm_bias: &'a [f32],
+    /// One layer with a gate, or those of a U: first, downwards, upwards.
+    pub synapse: &'a [Layer<'a>],
     /// [M, O, D].
     pub level1_weight: &'a [f32],
     /// [O, D].
@@ -149,6 +158,23 @@ pub struct Weights<'a> {
     pub level2_bias: &'a [f32],
 }
 
+/// A layer of the synapse: a product, an activation and a LayerNorm.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    /// [inputs, width], of the only layer [inputs, 2 width]: values, then gates. The
+    /// first has the attended, then the state, for inputs.
+    pub weight: &'a [f32],
+    /// [width] or [2 width].
+    pub bias: &'a [f32],
+    /// [width].
+    pub norm_weight: &'a [f32],
+    /// [width].
+    pub norm_bias: &'a [f32],
+    /// Of a layer upwards: weight and bias [width] of the norm after what came down
+    /// is added.
+    pub skip: Option<[&'a [f32]; 2]>,
+}
+
 /// What a forward pass leaves.
 pub struct Saved<'a> {
     /// z_1 … z_T [B, T, D].
@@ -157,10 +183,12 @@ pub struct Saved<'a> {
     pub trace: &'a mut [f32],
     /// What attention read [B, T, d].
     pub attended: &'a mut [f32],
-    /// The synapse before its gate [B, T, 2D].
+    /// The query [B, T, d].
+    pub query: &'a mut [f32],
+    /// How much of each token each head read [B, T, h, L].
+    pub attention: &'a mut [f32],
+    /// The products of the synapse's layers [B, T, all their columns].
     pub synapse: &'a mut [f32],
-    /// The neuron-level models before their first gate [B, T, O, D].
-    pub hidden: &'a mut [f32],
 }
 
 /// The same, to be read; the last trace follows from the rest.
@@ -171,9 +199,11 @@ pub struct Read<'a> {
     /// See [`Saved`].
     pub attended: &'a [f32],
     /// See [`Saved`].
-    pub synapse: &'a [f32],
+    pub query: &'a [f32],
     /// See [`Saved`].
-    pub hidden: &'a [f32],
+    pub attention: &'a [f32],
+    /// See [`Saved`].
+    pub synapse: &'a [f32],
 }
 
 /// Gradients of what a forward pass leaves, but for what it leaves for itself.
@@ -195,20 +225,27 @@ pub struct Gradients<'a> {
     pub retention: &'a mut [f32],
     pub query_weight: &'a mut [f32],
     pub query_bias: &'a mut [f32],
-    pub synapse_weight: &'a mut [f32],
-    pub synapse_bias: &'a mut [f32],
-    pub norm_weight: &'a mut [f32],
-    pub norm_bias: &'a mut [f32],
+    pub synapse: Vec<LayerGradients<'a>>,
     pub level1_weight: &'a mut [f32],
     pub level1_bias: &'a mut [f32],
     pub level2_weight: &'a mut [f32],
     pub level2_bias: &'a mut [f32],
 }
 
+/// Gradients of a [`Layer`]; without a skip its two are empty.
+#[allow(missing_docs)]
+pub struct LayerGradients<'a> {
+    pub weight: &'a mut [f32],
+    pub bias: &'a mut [f32],
+    pub norm_weight: &'a mut [f32],
+    pub norm_bias: &'a mut [f32],
+    pub skip: [&'a mut [f32]; 2],
+}
+
 impl<'a> Gradients<'a> {
-    /// From parts in the order of the fields; those that are not there are empty, as
-    /// the second level of shallow neuron models is.
-    pub fn from_parts(mut parts: impl Iterator<Item = &'a mut [f32]>) -> Self {
+    /// From parts in the order of the fields, of a synapse of some depth; those that
+    /// are not there are empty, as the second level of shallow neuron models is.
+    pub fn from_parts(depth: usize, mut parts: impl Iterator<Item = &'a mut [f32]>) -> Self {
         let mut next = || parts.next().unwrap_or_default();
         Gradients {
             keys: next(),
@@ -218,16 +255,26 @@ impl<'a> Gradients<'a> {
             retention: next(),
             query_weight: next(),
             query_bias: next(),
-            synapse_weight: next(),
-            synapse_bias: next(),
-            norm_weight: next(),
-            norm_bias: next(),
+            synapse: (0..layers(depth))
+                .map(|layer| LayerGradients {
+                    weight: next(),
+                    bias: next(),
+                    norm_weight: next(),
+                    norm_bias: next(),
+                    skip: if layer < depth { Default::default() } else { [next(), next()] },
+                })
+                .collect(),
             level1_weight: next(),
             level1_bias: next(),
             level2_weight: next(),
             level2_bias: next(),
         }
     }
+}
+
+/// The layers of a synapse of `depth`: one, or as many down as `depth`, and up again.
+pub fn layers(depth: usize) -> usize {
+    2 * depth - 1
 }
 
 /// Runs all ticks.
@@ -260,7 +307,7 @@ pub fn think_gradient(
     check_operands("think_gradient", shape, inputs, weights);
     let packed = Packed::new(pool, shape, weights);
     let found = backward::run(pool, shape, inputs, &packed, read, upstream, &mut gradients);
-    weights::run(pool, shape, inputs, read, &found, &mut gradients);
+    weights::run(pool, shape, &packed, &found, &mut gradients);
 }
 
 fn check_operands(op: &str, shape: Shape, inputs: Inputs<'_>, weights: &Weights<'_>) {
@@ -281,14 +328,35 @@ fn check_operands(op: &str, shape: Shape, inputs: Inputs<'_>, weights: &Weights<
             ("retention", weights.retention.len(), pairs),
             ("query_weight", weights.query_weight.len(), pairs * width),
             ("query_bias", weights.query_bias.len(), width),
-            ("synapse_weight", weights.synapse_weight.len(), (width + neurons) * 2 * neurons),
-            ("synapse_bias", weights.synapse_bias.len(), 2 * neurons),
-            ("norm_weight", weights.norm_weight.len(), neurons),
-            ("norm_bias", weights.norm_bias.len(), neurons),
             ("level1_weight", weights.level1_weight.len(), memory * outputs * neurons),
             ("level1_bias", weights.level1_bias.len(), outputs * neurons),
             ("level2_weight", weights.level2_weight.len(), hidden * 2 * neurons),
             ("level2_bias", weights.level2_bias.len(), if hidden == 0 { 0 } else { 2 * neurons }),
         ],
     );
+    let (count, mut inner) = (weights.synapse.len(), width + neurons);
+    assert!(count % 2 == 1, "`{op}`: {count} layers go down and not up again");
+    for (index, layer) in weights.synapse.iter().enumerate() {
+        let down = index <= count / 2;
+        let wide =
+            if down { layer.norm_weight.len() } else { norm_width(weights, count - 1 - index) };
+        let columns = if count == 1 { 2 * wide } else { wide };
+        let skip = layer.skip.map_or(0, |[weight, bias]| weight.len() + bias.len());
+        check(
+            op,
+            &[
+                ("a synapse weight", layer.weight.len(), inner * columns),
+                ("a synapse bias", layer.bias.len(), columns),
+                ("a norm weight", layer.norm_weight.len(), wide),
+                ("a norm bias", layer.norm_bias.len(), wide),
+                ("a skip's norm", skip, if down { 0 } else { 2 * wide }),
+            ],
+        );
+        inner = wide;
+    }
+    assert_eq!(inner, neurons, "`{op}`: width of the synapse");
+}
+
+fn norm_width(weights: &Weights<'_>, layer: usize) -> usize {
+    weights.synapse[layer].norm_weight.len()
 }

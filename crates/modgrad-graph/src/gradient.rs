@@ -230,15 +230,16 @@ impl Rule<'_> {
                 let found = self.all(Op::SynchronisationGradient, &operands)?;
                 Ok(around_indices(found, 2))
             }
-            Op::Think { ticks, heads, hidden } => {
-                for (saved, what) in [(2, "the attended"), (3, "the synapse"), (4, "hidden layers")]
-                {
-                    self.none_of(saved, what)?;
+            Op::Think { ticks, heads, hidden, depth } => {
+                let saved = ["the attended", "the query", "the attention", "the synapse"];
+                for (index, what) in saved.into_iter().enumerate() {
+                    self.none_of(index + 2, what)?;
                 }
                 let upstream = [self.of_output(0)?, self.of_output(1)?];
                 let operands =
                     [&self.node.inputs, self.node.outputs.as_slice(), &upstream].concat();
-                let found = self.all(Op::ThinkGradient { ticks, heads, hidden }, &operands)?;
+                let found =
+                    self.all(Op::ThinkGradient { ticks, heads, hidden, depth }, &operands)?;
                 Ok(around_indices(found, 4))
             }
 

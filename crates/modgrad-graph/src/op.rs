@@ -166,19 +166,27 @@ pub enum Op {
     /// (start, states, left, right, retention, dout) → (dstart, dstates, dretention).
     SynchronisationGradient,
     /// (keys, values [B,L,C], state [B,N], trace [B,N,M], left, right i32[S],
-    /// retention [S], query weight [S,C], query bias [C], synapse weight [C+N,2N],
-    /// synapse bias [2N], norm weight, norm bias [N], level-1 weight [M,O,N],
-    /// level-1 bias [O,N] and, unless `hidden` is 0, level-2 weight [hidden,2,N],
-    /// level-2 bias [2,N]) → (states [B,T,N], last trace [B,N,M], attended [B,T,C],
-    /// synapse [B,T,2N], hidden layer [B,T,O,N]). Each tick: synchronisation of the
-    /// states so far → a query → attention → LayerNorm(GLU(synapse of attended and
-    /// state)) onto the trace → each neuron's own GLU layers over its last M. Traces
-    /// have the newest last. A call may go on from another's last state and trace, but
-    /// its synchronisation starts anew.
-    Think { ticks: usize, heads: usize, hidden: usize },
+    /// retention [S], query weight [S,C], query bias [C], the layers of the synapse,
+    /// level-1 weight [M,O,N], level-1 bias [O,N] and, unless `hidden` is 0, level-2
+    /// weight [hidden,2,N], level-2 bias [2,N]) → (states [B,T,N], last trace [B,N,M],
+    /// attended, query [B,T,C] (over one token its bias alone), attention
+    /// [B,T,heads,L], products of the synapse's layers [B,T,all their columns]).
+    ///
+    /// Each tick: synchronisation of the states so far → query → attention → synapse of
+    /// attended and state onto the trace → each neuron's own GLU layers over its last M.
+    /// Traces have the newest last. A call may go on from another's last state and
+    /// trace, but its synchronisation starts anew.
+    ///
+    /// The synapse of `depth` 1 is LayerNorm(GLU(x·weight + bias)): weight [C+N,2N], bias
+    /// [2N], norm weight, norm bias [N]. Deeper it is a U of `depth` widths, the first N,
+    /// with block(x) = SiLU(LayerNorm(x·weight + bias)): a first block and depth − 1
+    /// downwards, each weight [inputs,width], bias, norm weight, norm bias [width]; then
+    /// depth − 1 upwards, each with these four and weight and bias [width] of the
+    /// LayerNorm of its output plus that of the block with its width downwards.
+    Think { ticks: usize, heads: usize, hidden: usize, depth: usize },
     /// (the operands and results of `think`, dstates, dtrace) → the gradients of its float
     /// operands, in order.
-    ThinkGradient { ticks: usize, heads: usize, hidden: usize },
+    ThinkGradient { ticks: usize, heads: usize, hidden: usize, depth: usize },
 }
 
 impl Op {

@@ -21,6 +21,7 @@ mod normalisation;
 mod reductions;
 mod run;
 mod sequences;
+mod synapse;
 mod synchronisation;
 mod thought;
 
@@ -169,12 +170,13 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
 
         Op::Synchronisation => one(synchronisation::forward(inputs)?),
         Op::SynchronisationGradient => synchronisation::gradient(inputs),
-        Op::Think { ticks, heads, hidden } => {
-            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.results())
+        Op::Think { ticks, heads, hidden, depth } => {
+            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden, *depth)?.results())
         }
-        Op::ThinkGradient { ticks, heads, hidden } => {
+        Op::ThinkGradient { ticks, heads, hidden, depth } => {
             let [.., dstates, dtrace] = inputs else { unreachable!("operands were checked") };
-            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden)?.gradients(dstates, dtrace))
+            let thought = thought::Thought::new(inputs, *ticks, *heads, *hidden, *depth)?;
+            Ok(thought.gradients(dstates, dtrace))
         }
     }
 }

@@ -4,6 +4,8 @@
 //! expected and what was found. No kernel is reached with operands that did
 //! not pass here.
 
+pub(crate) mod thought;
+
 use modgrad_ffn::memory::MemoryConfig;
 
 use crate::error::{Error, Result};
@@ -563,18 +565,17 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.shaped(dout, &out.shape, "a gradient")?;
             Ok(vec![start.clone(), states.clone(), retention.clone()])
         }
-        Op::Think { ticks, heads, hidden } => {
-            let operands = think_shapes(given, *ticks, *heads, *hidden)?;
+        Op::Think { ticks, heads, hidden, depth } => {
+            let (operands, results) = thought::shapes(given, *ticks, *heads, *hidden, *depth)?;
             given.require(
                 given.specs.len() == operands,
                 || format!("{operands} operands"),
                 || given.specs.len().to_string(),
             )?;
-            Ok(think_results(given, *ticks, *hidden))
+            Ok(results)
         }
-        Op::ThinkGradient { ticks, heads, hidden } => {
-            let operands = think_shapes(given, *ticks, *heads, *hidden)?;
-            let results = think_results(given, *ticks, *hidden);
+        Op::ThinkGradient { ticks, heads, hidden, depth } => {
+            let (operands, results) = thought::shapes(given, *ticks, *heads, *hidden, *depth)?;
             given.require(
                 given.specs.len() == operands + results.len() + 2,
                 || format!("{} operands", operands + results.len() + 2),
@@ -632,68 +633,6 @@ fn pair_indices(
             || spec.to_string(),
         )
     })
-}
-
-/// Checks the operands of `think`; how many there are.
-fn think_shapes(given: &Operands<'_>, ticks: usize, heads: usize, hidden: usize) -> Result<usize> {
-    let operands = if hidden == 0 { 15 } else { 17 };
-    given.require(
-        given.specs.len() >= operands,
-        || format!("{operands} operands"),
-        || given.specs.len().to_string(),
-    )?;
-    let specs = given.specs;
-    let (keys, trace, retention) = (specs[0], specs[3], specs[6]);
-    given.float(keys)?;
-    given.rank(keys, 3, "[B, L, C]")?;
-    given.float(trace)?;
-    given.rank(trace, 3, "[B, N, M]")?;
-    given.float(retention)?;
-    given.rank(retention, 1, "[S]")?;
-    let (channels, pairs) = (keys.shape[2], retention.shape[0]);
-    let (batch, neurons, memory) = (keys.shape[0], trace.shape[1], trace.shape[2]);
-    let empty = [ticks, keys.shape[1], channels, neurons, memory].contains(&0);
-    given.attribute(!empty, || {
-        format!("{ticks} ticks over {keys} with traces {trace} leave nothing to think about")
-    })?;
-    given.attribute(heads > 0 && channels % heads == 0, || {
-        format!("{channels} channels do not divide into {heads} heads")
-    })?;
-    given.attribute(hidden < usize::MAX / 2, || format!("{hidden} hidden is too many"))?;
-    let outputs = if hidden == 0 { 2 } else { 2 * hidden };
-    given.shaped(specs[1], &keys.shape, "values")?;
-    given.shaped(specs[2], &[batch, neurons], "a state")?;
-    given.shaped(trace, &[batch, neurons, memory], "a trace")?;
-    pair_indices(given, specs[4], specs[5], retention)?;
-    let rest: [(&[usize], &str); 10] = [
-        (&[pairs, channels], "a query weight"),
-        (&[channels], "a query bias"),
-        (&[channels + neurons, 2 * neurons], "a synapse weight"),
-        (&[2 * neurons], "a synapse bias"),
-        (&[neurons], "a norm weight"),
-        (&[neurons], "a norm bias"),
-        (&[memory, outputs, neurons], "a level-1 weight"),
-        (&[outputs, neurons], "a level-1 bias"),
-        (&[hidden, 2, neurons], "a level-2 weight"),
-        (&[2, neurons], "a level-2 bias"),
-    ];
-    for (spec, (shape, what)) in specs[7..operands].iter().zip(rest) {
-        given.shaped(spec, shape, what)?;
-    }
-    Ok(operands)
-}
-
-fn think_results(given: &Operands<'_>, ticks: usize, hidden: usize) -> Vec<TensorSpec> {
-    let (batch, channels) = (given.specs[0].shape[0], given.specs[0].shape[2]);
-    let neurons = given.specs[2].shape[1];
-    let outputs = if hidden == 0 { 2 } else { 2 * hidden };
-    vec![
-        TensorSpec::f32([batch, ticks, neurons]),
-        given.specs[3].clone(),
-        TensorSpec::f32([batch, ticks, channels]),
-        TensorSpec::f32([batch, ticks, 2 * neurons]),
-        TensorSpec::f32([batch, ticks, outputs, neurons]),
-    ]
 }
 
 fn attention_shapes(

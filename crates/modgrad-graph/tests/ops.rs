@@ -114,7 +114,7 @@ fn a_loss_through_saved_statistics_is_refused() {
         let saved: &[usize] = match row.op {
             Op::RmsNorm { .. } | Op::CausalAttention { .. } => &[1],
             Op::LayerNorm { .. } => &[1, 2],
-            Op::Think { .. } => &[2, 3, 4],
+            Op::Think { .. } => &[2, 3, 4, 5],
             _ => continue,
         };
         for &output in saved {

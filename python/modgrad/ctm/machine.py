@@ -2,8 +2,8 @@
 
 Neurons with models of their own over the trace of what reaches them; attention
 whose query is the synchronisation of pairs of neurons; an output read from the
-synchronisation of other pairs at every tick. One synapse layer, deep or shallow
-neuron-level models, random pairs. All ticks run in one fused op, with exact
+synchronisation of other pairs at every tick. A synapse of any depth, deep or shallow
+neuron-level models, three ways to pair neurons. All ticks run in one fused op, with exact
 gradients through every one of them, and through the state and trace that a call
 starts from.
 
@@ -20,10 +20,12 @@ import numpy as np
 
 from modgrad import functional as F
 from modgrad import nn
+from modgrad.ctm.synapse import Synapse
 from modgrad.errors import UsageError
 from modgrad.nn import Array, Parameter
 from modgrad.program import Operand, Tensor, current_graph
 
+PAIRINGS = ("random-pairing", "first-last", "random")
 LARGEST_DECAY = 15.0  # e^-15 forgets all but the present tick
 
 
@@ -44,12 +46,16 @@ class ContinuousThoughtMachine(nn.Module):
         action_pairs: int = 256,
         output_pairs: int = 256,
         self_pairs: int = 0,
+        pairing: str = "random-pairing",
+        depth: int = 1,
+        min_width: int = 16,
     ) -> None:
-        """`hidden` 0 makes the neuron-level models shallow; the first `self_pairs` of
-        each kind pair a neuron with itself. Without `action_pairs` it asks the same at
-        every tick. `features` None: tokens come as they are, `width` wide. `outputs`
-        0: nothing is read out, and `output_pairs` do not count. Raises `UsageError`
-        for sizes that cannot be."""
+        """`hidden` 0 makes the neuron-level models shallow. `pairing` says what
+        `action_pairs` and `output_pairs` count (see `Pairs`). Without `action_pairs` it
+        asks the same at every tick. `depth` and `min_width` are the synapse's.
+        `features` None: tokens come as they are, `width` wide. `outputs` 0: nothing is
+        read out, and `output_pairs` do not count. Raises `UsageError` for sizes that
+        cannot be."""
         if min(neurons, width, ticks, memory, heads) < 1 or width % heads:
             raise UsageError(
                 f"neurons {neurons}, width {width}, ticks {ticks}, memory {memory} must be at "
@@ -61,27 +67,26 @@ class ContinuousThoughtMachine(nn.Module):
                 f"least 0, and output_pairs {output_pairs} at least 1 where there are outputs"
             )
         self.ticks, self.hidden, self.heads, self.memory = ticks, hidden, heads, memory
+        self.depth = depth
         first = 2 * hidden if hidden else 2
         self.start_state = Parameter(_uniform((neurons,), neurons))
         self.start_trace = Parameter(_uniform((neurons, memory), neurons + memory))
         if features is not None:
             self.join = nn.Linear(features, width, bias=True)
             self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(action_pairs, width, bias=True)
+        self.action = Pairs(neurons, action_pairs, pairing, self_pairs, last=True)
+        self.query = nn.Linear(self.action.count, width, bias=True)
         self.attention = [nn.Linear(width, width, bias=True) for _ in "qkvo"]
-        self.synapse = Parameter(_uniform((width + neurons, 2 * neurons), width + neurons))
-        self.synapse_bias = Parameter(_uniform((2 * neurons,), width + neurons))
-        self.synapse_norm = nn.LayerNorm(neurons)
+        self.synapse = Synapse(width, neurons, depth=depth, min_width=min_width)
         self.level1 = Parameter(_uniform((memory, first, neurons), memory + first))
         self.level1_bias = Parameter(np.zeros((first, neurons), np.float32))
         self.temperatures = Parameter(np.ones(2 if hidden else 1, np.float32))
         if hidden:
             self.level2 = Parameter(_uniform((hidden, 2, neurons), hidden + 2))
             self.level2_bias = Parameter(np.zeros((2, neurons), np.float32))
-        self.action = _Pairs(neurons, action_pairs, self_pairs)
         if outputs:
-            self.output = _Pairs(neurons, output_pairs, self_pairs)
-            self.head = nn.Linear(output_pairs, outputs, bias=True)
+            self.output = Pairs(neurons, output_pairs, pairing, self_pairs)
+            self.head = nn.Linear(self.output.count, outputs, bias=True)
 
     def __call__(self, features: Operand) -> Tensor:
         """The prediction after every tick."""
@@ -137,7 +142,9 @@ class ContinuousThoughtMachine(nn.Module):
             start_trace if trace is None else trace,
             *self._weights(),
         ]
-        return F.think(operands, ticks=self.ticks, heads=self.heads, hidden=self.hidden)
+        return F.think(
+            operands, ticks=self.ticks, heads=self.heads, hidden=self.hidden, depth=self.depth
+        )
 
     def _weights(self) -> list[Operand]:
         """The operands of `F.think` that are the same for every sample."""
@@ -148,10 +155,10 @@ class ContinuousThoughtMachine(nn.Module):
         turned = read(query.weight).transpose(1, 0)
         query_weight = read(self.query.weight).transpose(1, 0) @ turned  # [S, C]
         query_bias = read(self.query.bias).reshape(1, -1) @ turned + query.bias
-        synapse = read(self.synapse)
-        attended, own = synapse[:width], synapse[width:]
+        first = self.synapse.blocks[0]
+        attended, own = read(first.weight)[:width], read(first.weight)[width:]
         synapse = F.concat([read(out.weight).transpose(1, 0) @ attended, own], 0)
-        synapse_bias = read(out.bias).reshape(1, -1) @ attended + self.synapse_bias
+        synapse_bias = read(out.bias).reshape(1, -1) @ attended + first.bias
         inverse = 1.0 / read(self.temperatures)
         operands: list[Operand] = [
             self.action.left,
@@ -159,10 +166,7 @@ class ContinuousThoughtMachine(nn.Module):
             self.action.retention(),
             query_weight,
             query_bias.reshape(-1),
-            synapse,
-            synapse_bias.reshape(-1),
-            self.synapse_norm.weight,
-            self.synapse_norm.bias,
+            *self.synapse.operands(synapse, synapse_bias.reshape(-1)),
             read(self.level1) * inverse[0:1],
             read(self.level1_bias) * inverse[0:1],
         ]
@@ -171,15 +175,40 @@ class ContinuousThoughtMachine(nn.Module):
         return operands
 
 
-class _Pairs(nn.Module):
-    """Random pairs of neurons, and how long each remembers."""
+class Pairs(nn.Module):
+    """Pairs of neurons, and how long each remembers.
 
-    def __init__(self, neurons: int, count: int, self_pairs: int) -> None:
-        left, right = nn.integers((2, count), neurons)
-        right[:self_pairs] = left[:self_pairs]
-        self.left = Parameter(left, trainable=False)
-        self.right = Parameter(right, trainable=False)
-        self.decay = Parameter(np.zeros(count, np.float32))
+    "random-pairing": `number` pairs drawn at random, the first `self_pairs` of a neuron
+    with itself. "first-last": among the first `number` neurons, or the last, every
+    pair i ≤ j. "random": `number` left and as many right neurons drawn, every pair of
+    left i and right j with i ≤ j. The latter two are number·(number + 1) / 2 pairs.
+    """
+
+    def __init__(
+        self, neurons: int, number: int, pairing: str, self_pairs: int = 0, *, last: bool = False
+    ) -> None:
+        """Raises `UsageError` for a pairing or numbers that cannot be."""
+        if pairing not in PAIRINGS:
+            raise UsageError(f"pairing {pairing} is not one of {', '.join(PAIRINGS)}")
+        if self_pairs and pairing != "random-pairing":
+            raise UsageError(f"self_pairs {self_pairs} mean nothing where pairing is {pairing}")
+        if pairing == "random-pairing":
+            left, right = nn.integers((2, number), neurons)
+            right[:self_pairs] = left[:self_pairs]
+        else:
+            rows, columns = np.triu_indices(number)
+            if pairing == "random":
+                drawn = nn.integers((2, number), neurons)
+            elif number <= neurons:
+                drawn = np.arange(number, dtype=np.int32) + (neurons - number if last else 0)
+                drawn = np.stack([drawn, drawn])
+            else:
+                raise UsageError(f"there are no {number} neurons among {neurons} to pair")
+            left, right = drawn[0][rows], drawn[1][columns]
+        self.count = len(left)
+        self.left = Parameter(np.ascontiguousarray(left), trainable=False)
+        self.right = Parameter(np.ascontiguousarray(right), trainable=False)
+        self.decay = Parameter(np.zeros(self.count, np.float32))
 
     def retention(self) -> Tensor:
         """e^−|p| for |p| up to `LARGEST_DECAY`.

@@ -17,88 +17,145 @@ fn wide(values: &[f32]) -> Vec<f64> {
 
 #[test]
 fn products_and_their_adjoint() {
+    let pool = Pool::new(2);
     for inner in [0, 1, 2, 3, 7, 33, 64] {
-        for width in [0, 16, 32, 48, 80] {
+        for (part, parts) in
+            [(0usize, 1), (16, 1), (16, 2), (5, 2), (48, 1), (17, 2), (80, 2), (200, 1)]
+        {
+            let (padded, given) = (part.next_multiple_of(LANES), part * parts);
+            let width = padded * parts;
+            let rows = inner - inner / 4; // the others are zeros
             let x: Vec<f32> = values(1, ROWS * inner, -1.0, 1.0);
-            let w: Vec<f32> = values(2, inner * width, -1.0, 1.0);
-            let y: Vec<f32> = values(3, ROWS * width, -1.0, 1.0);
-            let mut expected = wide(&y);
+            let w: Vec<f32> = values(2, rows * given, -1.0, 1.0);
+            let bias: Vec<f32> = values(3, width, -1.0, 1.0);
+            let y: Vec<f32> = values(4, ROWS * width, -1.0, 1.0);
+            let weight = |k: usize, n: usize| {
+                let within = n % padded;
+                if k >= rows || within >= part {
+                    return 0.0;
+                }
+                f64::from(w[k * given + n / padded * part + within])
+            };
+            let mut expected = wide(&bias.repeat(ROWS));
+            let mut back = vec![0.0f64; ROWS * inner];
             for r in 0..ROWS {
                 for n in 0..width {
                     for k in 0..inner {
-                        expected[r * width + n] +=
-                            f64::from(x[r * inner + k]) * f64::from(w[k * width + n]);
+                        expected[r * width + n] += f64::from(x[r * inner + k]) * weight(k, n);
+                        back[r * inner + k] += f64::from(y[r * width + n]) * weight(k, n);
                     }
                 }
             }
-            let mut found = y.clone();
-            product(&x, &w, &mut found);
-            close(&found, &expected, &format!("product {inner} {width}"));
-
-            let mut expected = wide(&x);
-            for r in 0..ROWS {
-                for k in 0..inner {
-                    for n in 0..width {
-                        expected[r * inner + k] +=
-                            f64::from(y[r * width + n]) * f64::from(w[k * width + n]);
-                    }
-                }
-            }
-            let mut found = x.clone();
-            product_adjoint(&y, &w, &mut found);
-            close(&found, &expected, &format!("adjoint {inner} {width}"));
+            let panels = Panels::new(&pool, &w, inner, part, parts);
+            let mut found = vec![f32::NAN; ROWS * width];
+            product(&x, &panels, &bias, &mut found);
+            close(&found, &expected, &format!("product {inner} {part} {parts}"));
+            let mut found = vec![f32::NAN; ROWS * inner];
+            product_adjoint(&y, &panels, &mut found);
+            close(&found, &back, &format!("adjoint {inner} {part} {parts}"));
         }
     }
 }
 
 #[test]
 fn a_row_does_not_depend_on_the_others() {
-    let (inner, width) = (37, 48);
+    let (inner, width) = (37, 112);
     let x: Vec<f32> = values(4, ROWS * inner, -1.0, 1.0);
     let w: Vec<f32> = values(5, inner * width, -1.0, 1.0);
-    let mut together = vec![0.0; ROWS * width];
-    product(&x, &w, &mut together);
+    let panels = Panels::new(&Pool::new(1), &w, inner, width, 1);
+    let (mut together, bias) = (vec![0.0; ROWS * width], vec![0.5; width]);
+    product(&x, &panels, &bias, &mut together);
     for r in 0..ROWS {
         let mut alone = vec![0.0; ROWS * inner];
         alone[..inner].copy_from_slice(&x[r * inner..][..inner]);
         let mut y = vec![0.0; ROWS * width];
-        product(&alone, &w, &mut y);
+        product(&alone, &panels, &bias, &mut y);
         assert_eq!(y[..width], together[r * width..][..width]);
     }
 }
 
 #[test]
 fn lanewise_products_their_adjoint_and_their_outer_sum() {
-    for (inputs, outputs) in [(1, 1), (3, 2), (4, 4), (5, 9), (8, 16)] {
-        let x_at = Strides { row: inputs * LANES + 16, slot: LANES };
-        let y_at = Strides { row: outputs * LANES, slot: LANES };
-        let x: Vec<f32> = values(6, ROWS * x_at.row, -1.0, 1.0);
-        let y: Vec<f32> = values(7, ROWS * y_at.row, -1.0, 1.0);
+    use lanewise::SLOT;
+    const STEPS: usize = 3;
+    for (inputs, outputs) in [(1, 1), (3, 2), (4, 4), (5, 9), (8, 16), (16, 6)] {
+        let x: Vec<f32> = values(6, (inputs + STEPS - 1) * SLOT, -1.0, 1.0);
+        let y: Vec<f32> = values(7, STEPS * outputs * SLOT, -1.0, 1.0);
         let w: Vec<f32> = values(8, inputs * outputs * LANES, -1.0, 1.0);
-        let (mut forward, mut back, mut outer) = (wide(&y), wide(&x), wide(&w));
+        let bias: Vec<f32> = values(9, outputs * LANES, -1.0, 1.0);
+        let mut forward = vec![0.0f64; outputs * SLOT];
+        let (mut back, mut outer) = (wide(&x[..inputs * SLOT]), wide(&w));
         for r in 0..ROWS {
-            for m in 0..inputs {
-                for o in 0..outputs {
-                    for lane in 0..LANES {
-                        let x_index = r * x_at.row + m * x_at.slot + lane;
-                        let y_index = r * y_at.row + o * y_at.slot + lane;
-                        let w_index = (m * outputs + o) * LANES + lane;
-                        let (x, y, w) = (x[x_index], y[y_index], w[w_index]);
-                        forward[y_index] += f64::from(x) * f64::from(w);
-                        back[x_index] += f64::from(y) * f64::from(w);
-                        outer[w_index] += f64::from(x) * f64::from(y);
+            for o in 0..outputs {
+                for lane in 0..LANES {
+                    forward[o * SLOT + r * LANES + lane] += f64::from(bias[o * LANES + lane]);
+                    for m in 0..inputs {
+                        let at = |slot: usize| slot * SLOT + r * LANES + lane;
+                        let w_at = (m * outputs + o) * LANES + lane;
+                        forward[at(o)] += f64::from(x[at(m)]) * f64::from(w[w_at]);
+                        back[at(m)] += f64::from(y[at(o)]) * f64::from(w[w_at]);
+                        for step in 0..STEPS {
+                            outer[w_at] +=
+                                f64::from(x[at(step + m)]) * f64::from(y[at(step * outputs + o)]);
+                        }
                     }
                 }
             }
         }
-        let mut found = y.clone();
-        lanewise_product(inputs, outputs, &x, x_at, &w, &mut found, y_at);
+        let mut found = vec![f32::NAN; outputs * SLOT];
+        lanewise::product(inputs, outputs, &x, &w, &bias, &mut found);
         close(&found, &forward, "lanewise product");
-        let mut found = x.clone();
-        lanewise_adjoint(inputs, outputs, &y, y_at, &w, &mut found, x_at);
+        let mut found = x[..inputs * SLOT].to_vec();
+        lanewise::adjoint(inputs, outputs, &y, &w, &mut found);
         close(&found, &back, "lanewise adjoint");
         let mut found = w.clone();
-        lanewise_outer(ROWS, inputs, outputs, &x, x_at, &y, y_at, &mut found);
+        lanewise::outer(STEPS, inputs, outputs, &x, &y, &mut found);
         close(&found, &outer, "lanewise outer");
+    }
+}
+
+#[test]
+fn sums_over_tokens() {
+    use tokens::{Sizes, by_channel, outer_sum, scores, weighted_sum};
+    const STEPS: usize = 3;
+    for (tokens, heads, channels) in
+        [(1, 1, 1), (3, 2, 5), (16, 4, 16), (17, 1, 48), (121, 4, 32), (140, 2, 16), (6, 3, 4)]
+    {
+        let sizes = Sizes { tokens, heads, channels };
+        let (width, stride) = (heads * channels, sizes.stride());
+        let rows: Vec<f32> = values(1, tokens * width, -1.0, 1.0);
+        let vectors: Vec<f32> = values(2, STEPS * width, -1.0, 1.0);
+        let weights: Vec<f32> = values(3, STEPS * heads * stride, -1.0, 1.0);
+        let mut found = vec![f32::NAN; heads * stride];
+        scores(sizes, 0.5, &vectors[..width], &by_channel(sizes, &rows), &mut found);
+        for head in 0..heads {
+            let own = head * channels..(head + 1) * channels;
+            let expected: Vec<f64> = (0..tokens)
+                .map(|l| {
+                    let products =
+                        own.clone().map(|c| f64::from(rows[l * width + c]) * f64::from(vectors[c]));
+                    0.5 * products.sum::<f64>()
+                })
+                .collect();
+            close(&found[head * stride..][..tokens], &expected, "scores");
+        }
+        let weight = |t: usize, c: usize, l: usize| {
+            f64::from(weights[(t * heads + c / channels) * stride + l])
+        };
+        let expected: Vec<f64> = (0..width)
+            .map(|c| (0..tokens).map(|l| weight(0, c, l) * f64::from(rows[l * width + c])).sum())
+            .collect();
+        let mut found = vec![f32::NAN; width];
+        weighted_sum(sizes, &weights[..heads * stride], &rows, &mut found);
+        close(&found, &expected, "weighted sum");
+        let expected: Vec<f64> = (0..tokens * width)
+            .map(|at| {
+                let (l, c) = (at / width, at % width);
+                (0..STEPS).map(|t| weight(t, c, l) * f64::from(vectors[t * width + c])).sum()
+            })
+            .collect();
+        let mut found = vec![f32::NAN; tokens * width];
+        outer_sum(sizes, STEPS, &weights, &vectors, &mut found);
+        close(&found, &expected, "outer sum");
     }
 }

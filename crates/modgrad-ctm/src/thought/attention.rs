@@ -1,101 +1,71 @@
 //! Attention of one query over the tokens of one sample.
 
+use modgrad_compute::thin::LANES;
+use modgrad_compute::thin::tokens::{Sizes, by_channel, scores, weighted_sum};
 use modgrad_compute::{math, multiversion};
 
-use super::Shape;
+use super::{Inputs, Shape};
 
-/// Keys and values of a sample, with their transposes: every loop then runs along
-/// memory.
+/// Keys and values of a sample, with the transposes of those that scores are formed
+/// from: every loop then runs along memory.
 pub(super) struct Tokens<'a> {
+    sizes: Sizes,
     keys: &'a [f32],
     values: &'a [f32],
-    /// [d][L].
-    keys_by_channel: Vec<f32>,
-    /// [d][L].
-    values_by_channel: Vec<f32>,
+    /// Keys, or values for the adjoint [d][stride].
+    columns: Vec<f32>,
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn new(shape: Shape, keys: &'a [f32], values: &'a [f32], adjoint: bool) -> Self {
-        let empty: &[f32] = &[];
-        Tokens {
-            keys,
-            values,
-            keys_by_channel: transposed(keys, shape.tokens, shape.width),
-            values_by_channel: transposed(
-                if adjoint { values } else { empty },
-                if adjoint { shape.tokens } else { 0 },
-                shape.width,
-            ),
-        }
+    /// Of each of the samples of `inputs`.
+    pub(super) fn all(shape: Shape, inputs: Inputs<'a>, adjoint: bool) -> Vec<Tokens<'a>> {
+        let (sizes, size) = (shape.sizes(), shape.tokens * shape.width);
+        let samples = inputs.keys.chunks_exact(size).zip(inputs.values.chunks_exact(size));
+        samples
+            .map(|(keys, values)| {
+                let columns = by_channel(sizes, if adjoint { values } else { keys });
+                Tokens { sizes, keys, values, columns }
+            })
+            .collect()
     }
 
-    /// Softmax of q·k/√(d/h) for each head: `weights` [h][L].
-    pub(super) fn weigh(&self, shape: Shape, query: &[f32], weights: &mut [f32]) {
-        weigh(shape.tokens, shape.width / shape.heads, query, &self.keys_by_channel, weights);
+    /// weights [h][stride] = softmax of q·k/√c for each head, and what they read [d].
+    pub(super) fn read(&self, query: &[f32], weights: &mut [f32], out: &mut [f32]) {
+        scores(self.sizes, self.scale(), query, &self.columns, weights);
+        softmax(self.sizes.tokens, self.sizes.stride(), weights);
+        weighted_sum(self.sizes, weights, self.values, out);
     }
 
-    /// out [d] = Σ_l weights[head][l]·values[l].
-    pub(super) fn attend(&self, shape: Shape, weights: &[f32], out: &mut [f32]) {
-        attend(shape.tokens, shape.width / shape.heads, weights, self.values, out);
-    }
-
-    /// The adjoint of both: dquery [d] from dout [d]; dkeys and dvalues [L][d] are
-    /// added to.
+    /// dquery [d] and the scores' gradients [h][stride] from dout [d]. Keys and values
+    /// get theirs once a call, as sums over ticks.
     pub(super) fn adjoint(
         &self,
-        shape: Shape,
-        query: &[f32],
         weights: &[f32],
         dout: &[f32],
-        scratch: &mut [f32],
+        dscores: &mut [f32],
         dquery: &mut [f32],
-        dkeys: &mut [f32],
-        dvalues: &mut [f32],
     ) {
-        let channels = shape.width / shape.heads;
-        let by_channel = &self.values_by_channel;
-        softmax_adjoint(shape.tokens, channels, weights, dout, by_channel, scratch);
-        attend(shape.tokens, channels, scratch, self.keys, dquery);
-        add_outer(shape.tokens, channels, scratch, query, dkeys);
-        add_outer(shape.tokens, channels, weights, dout, dvalues);
+        scores(self.sizes, 1.0, dout, &self.columns, dscores);
+        softmax_adjoint(self.sizes.tokens, self.sizes.stride(), self.scale(), weights, dscores);
+        weighted_sum(self.sizes, dscores, self.keys, dquery);
     }
-}
 
-fn transposed(rows: &[f32], count: usize, width: usize) -> Vec<f32> {
-    let mut out = vec![0.0f32; rows.len()];
-    for (l, row) in rows.chunks(width.max(1)).enumerate() {
-        for (c, &value) in row.iter().enumerate() {
-            out[c * count + l] = value;
-        }
+    fn scale(&self) -> f32 {
+        1.0 / (self.sizes.channels as f32).sqrt()
     }
-    out
 }
 
 multiversion! {
-    fn weigh(tokens: usize, channels: usize, query: &[f32], by_channel: &[f32], weights: &mut [f32]) {
-        let scale = 1.0 / (channels as f32).sqrt();
-        for (head, weights) in weights.chunks_exact_mut(tokens).enumerate() {
-            weights.fill(0.0);
-            for c in head * channels..(head + 1) * channels {
-                let q = query[c] * scale;
-                for (weight, key) in weights.iter_mut().zip(&by_channel[c * tokens..][..tokens]) {
-                    *weight += q * key;
-                }
+    fn softmax(tokens: usize, stride: usize, scores: &mut [f32]) {
+        for scores in scores.chunks_exact_mut(stride) {
+            let scores = &mut scores[..tokens];
+            let most = greatest(scores);
+            for score in scores.iter_mut() {
+                *score = math::exp_normal(*score - most);
             }
-            let mut most = f32::NEG_INFINITY;
-            for &weight in weights.iter() {
-                most = if weight > most { weight } else { most };
-            }
-            let mut total = 0.0f32;
-            for weight in weights.iter_mut() {
-                *weight = math::exp_normal(*weight - most);
-            }
-            for &weight in weights.iter() {
-                total += weight;
-            }
+            let total = in_lanes(scores, scores, |weight, _| weight);
             let inverse = 1.0 / total;
-            for weight in weights.iter_mut() {
+            for weight in scores.iter_mut() {
                 *weight *= inverse;
             }
         }
@@ -103,43 +73,14 @@ multiversion! {
 }
 
 multiversion! {
-    /// out[c] = Σ_l weights[head of c][l]·rows[l][c].
-    fn attend(tokens: usize, channels: usize, weights: &[f32], rows: &[f32], out: &mut [f32]) {
-        let width = out.len();
-        out.fill(0.0);
-        for l in 0..tokens {
-            let row = &rows[l * width..][..width];
-            for head in 0..width / channels {
-                let weight = weights[head * tokens + l];
-                let at = head * channels..(head + 1) * channels;
-                for (out, value) in out[at.clone()].iter_mut().zip(&row[at]) {
-                    *out += weight * value;
-                }
-            }
-        }
-    }
-}
-
-multiversion! {
-    /// dscores [h][L] (scaled) from dout [d].
+    /// The gradients of weights become those of scores before their scale.
     fn softmax_adjoint(
-        tokens: usize, channels: usize, weights: &[f32], dout: &[f32], by_channel: &[f32],
-        dscores: &mut [f32],
+        tokens: usize, stride: usize, scale: f32, weights: &[f32], dscores: &mut [f32],
     ) {
-        let scale = 1.0 / (channels as f32).sqrt();
-        let heads = weights.chunks_exact(tokens).zip(dscores.chunks_exact_mut(tokens));
-        for (head, (weights, dscores)) in heads.enumerate() {
-            dscores.fill(0.0);
-            for c in head * channels..(head + 1) * channels {
-                let dout = dout[c];
-                for (d, value) in dscores.iter_mut().zip(&by_channel[c * tokens..][..tokens]) {
-                    *d += dout * value;
-                }
-            }
-            let mut mean = 0.0f32;
-            for (weight, d) in weights.iter().zip(dscores.iter()) {
-                mean += weight * d;
-            }
+        let heads = weights.chunks_exact(stride).zip(dscores.chunks_exact_mut(stride));
+        for (weights, dscores) in heads {
+            let (weights, dscores) = (&weights[..tokens], &mut dscores[..tokens]);
+            let mean = in_lanes(weights, dscores, |weight, d| weight * d);
             for (weight, d) in weights.iter().zip(dscores.iter_mut()) {
                 *d = weight * (*d - mean) * scale;
             }
@@ -147,19 +88,30 @@ multiversion! {
     }
 }
 
-multiversion! {
-    /// rows[l][c] += weights[head of c][l]·vector[c].
-    fn add_outer(tokens: usize, channels: usize, weights: &[f32], vector: &[f32], rows: &mut [f32]) {
-        let width = vector.len();
-        for l in 0..tokens {
-            let row = &mut rows[l * width..][..width];
-            for head in 0..width / channels {
-                let weight = weights[head * tokens + l];
-                let at = head * channels..(head + 1) * channels;
-                for (row, value) in row[at.clone()].iter_mut().zip(&vector[at]) {
-                    *row += weight * value;
-                }
-            }
+#[inline(always)]
+fn greatest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
         }
     }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+/// The sum of `of` over pairs, in lanes.
+#[inline(always)]
+fn in_lanes(left: &[f32], right: &[f32], of: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (lefts, rights) = (left.chunks_exact(LANES), right.chunks_exact(LANES));
+    let (left_rest, right_rest) = (lefts.remainder(), rights.remainder());
+    for (left, right) in lefts.zip(rights) {
+        for ((lane, left), right) in lanes.iter_mut().zip(left).zip(right) {
+            *lane += of(*left, *right);
+        }
+    }
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(a, b)| of(*a, *b)).sum();
+    lanes.iter().sum::<f32>() + rest
 }

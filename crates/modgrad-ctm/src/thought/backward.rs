@@ -1,51 +1,78 @@
 //! All ticks of a few samples, last to first: gradients of what flows, and what
 //! the gradients of weights are formed from.
+//!
+//! Groups of samples form up to [`UNITS`] units, which sum into parts of their own:
+//! the order of sums does not depend on the threads.
 
-use modgrad_compute::pool::SharedMut;
-use modgrad_compute::thin::{self, LANES, Strides};
-use modgrad_compute::{Pool, math, multiversion};
+use modgrad_compute::Pool;
+use modgrad_compute::pool::{SharedMut, share};
+use modgrad_compute::thin::lanewise::{self, SLOT};
+use modgrad_compute::thin::tokens::outer_sum;
+use modgrad_compute::thin::{self, LANES};
 
 use super::attention::Tokens;
-use super::forward::{
-    fill_rows, from_slots, gate, moments, normalised_gate, second_level, sum, to_slots, tokens_of,
-};
+use super::forward::{Traces, advance};
+use super::neurons::{self, Scratch, Second, add_rows};
 use super::packed::Packed;
 use super::{Gradients, Inputs, ROWS, Read, Shape, Upstream};
-use crate::synchronisation::{Adjoint, Pairs, sum_rows};
+use crate::synchronisation::{Adjoint, Pairs, state};
 
-/// What the gradients of weights are sums over, a row a sample and tick.
+/// Parts that the sums over samples are formed in.
+const UNITS: usize = 16;
+/// Ticks whose hidden layers' gradients are kept before they go into the weights'.
+const CHUNK: usize = 8;
+
+/// What the gradients of weights are formed from.
 pub(super) struct Found {
-    /// [B][M + T][slot].
-    pub(super) traces: Vec<f32>,
+    /// Of each layer of the synapse, rows of samples and ticks: its inputs and the
+    /// gradients of its products.
+    pub(super) layers: Vec<[Vec<f32>; 2]>,
     /// [B][T][S].
     pub(super) synchrony: Vec<f32>,
-    /// [B][T][padded width].
+    /// [B][T][d].
     pub(super) dquery: Vec<f32>,
-    /// [B][T][2 padded].
-    pub(super) dsynapse: Vec<f32>,
-    /// [B][T][O][slot].
-    pub(super) dhidden: Vec<f32>,
-    /// [B][T][H][slot].
-    pub(super) gated: Vec<f32>,
-    /// [B][T][2][padded]; empty where H is 0.
-    pub(super) dsecond: Vec<f32>,
+    /// To be summed.
+    pub(super) units: Vec<Unit>,
+}
+
+/// One unit's sums.
+pub(super) struct Unit {
+    /// [S].
+    pub(super) retention: Vec<f32>,
+    /// Of each layer of the synapse: weight, bias, and those of the skip.
+    pub(super) norms: Vec<Vec<f32>>,
+    /// [blocks][M][O][LANES].
+    pub(super) level1: Vec<f32>,
+    /// [blocks][O][LANES].
+    pub(super) level1_bias: Vec<f32>,
+    /// [blocks][H][2][LANES].
+    pub(super) level2: Vec<f32>,
+    /// [blocks][2][LANES].
+    pub(super) level2_bias: Vec<f32>,
+}
+
+impl Unit {
+    fn new(shape: Shape, packed: &Packed<'_>) -> Unit {
+        Unit {
+            retention: vec![0.0; shape.pairs],
+            norms: packed.synapse.sizes().map(|[_, _, width]| vec![0.0; 4 * width]).collect(),
+            level1: vec![0.0; packed.level1.len()],
+            level1_bias: vec![0.0; packed.level1_bias.len()],
+            level2: vec![0.0; packed.level2.len()],
+            level2_bias: vec![0.0; packed.level2_bias.len()],
+        }
+    }
 }
 
 /// One group's part of `Found` and of the gradients that are a sample's own.
 struct Parts<'a> {
-    traces: &'a mut [f32],
+    layers: Vec<[&'a mut [f32]; 2]>,
     synchrony: &'a mut [f32],
     dquery: &'a mut [f32],
-    dsynapse: &'a mut [f32],
-    dhidden: &'a mut [f32],
-    gated: &'a mut [f32],
-    dsecond: &'a mut [f32],
     dkeys: &'a mut [f32],
     dvalues: &'a mut [f32],
     dstate: &'a mut [f32],
     dtrace: &'a mut [f32],
-    retentions: &'a mut [f32],
-    norms: &'a mut [f32],
 }
 
 pub(super) fn run(
@@ -57,101 +84,72 @@ pub(super) fn run(
     upstream: Upstream<'_>,
     gradients: &mut Gradients<'_>,
 ) -> Found {
-    let Shape { batch, ticks, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
-    let (padded, slot, outputs) = (shape.padded(), shape.slot(), shape.outputs());
-    let second = if hidden == 0 { 0 } else { 2 * padded };
-    let sizes = Sizes {
-        traces: (memory + ticks) * slot,
-        synchrony: ticks * pairs,
-        dquery: ticks * shape.padded_width(),
-        dsynapse: ticks * 2 * padded,
-        dhidden: ticks * outputs * slot,
-        gated: ticks * hidden * slot,
-        dsecond: ticks * second,
-    };
-    let zeros = |size: usize| vec![0.0f32; batch * size];
-    let mut found = Found {
-        traces: zeros(sizes.traces),
-        synchrony: zeros(sizes.synchrony),
-        dquery: zeros(sizes.dquery),
-        dsynapse: zeros(sizes.dsynapse),
-        dhidden: zeros(sizes.dhidden),
-        gated: zeros(sizes.gated),
-        dsecond: zeros(sizes.dsecond),
-    };
-    // A sample's own share of what is summed over samples, in order, afterwards.
-    let mut retentions = zeros(pairs);
-    let mut norms = zeros(2 * neurons);
-    gradients.keys.fill(0.0);
-    gradients.values.fill(0.0);
+    let Shape { batch, ticks, neurons, width, tokens, memory, .. } = shape;
+    let pairs = packed.query.inner();
+    let (shares, columns) = (shape.heads * tokens, packed.synapse.columns());
+    let zeros = |size: usize| vec![0.0f32; batch * ticks * size];
+    let sizes: Vec<[usize; 3]> = packed.synapse.sizes().collect();
+    let mut layers: Vec<[Vec<f32>; 2]> =
+        sizes.iter().map(|&[inner, columns, _]| [zeros(inner), zeros(columns)]).collect();
+    let (mut synchrony, mut dquery) = (zeros(pairs), zeros(width));
+    let groups = batch.div_ceil(ROWS);
+    let count = groups.min(UNITS);
+    let mut units: Vec<Option<Unit>> = (0..count).map(|_| None).collect();
     {
-        let traces = SharedMut::new(&mut found.traces);
-        let synchrony = SharedMut::new(&mut found.synchrony);
-        let dquery = SharedMut::new(&mut found.dquery);
-        let dsynapse = SharedMut::new(&mut found.dsynapse);
-        let dhidden = SharedMut::new(&mut found.dhidden);
-        let gated = SharedMut::new(&mut found.gated);
-        let dsecond = SharedMut::new(&mut found.dsecond);
+        let layers: Vec<[SharedMut<'_, f32>; 2]> =
+            layers.iter_mut().map(|[x, dy]| [SharedMut::new(x), SharedMut::new(dy)]).collect();
+        let synchrony = SharedMut::new(&mut synchrony);
+        let dquery = SharedMut::new(&mut dquery);
         let dkeys = SharedMut::new(gradients.keys);
         let dvalues = SharedMut::new(gradients.values);
         let dstate = SharedMut::new(gradients.state);
         let dtrace = SharedMut::new(gradients.trace);
-        let retentions = SharedMut::new(&mut retentions);
-        let norms = SharedMut::new(&mut norms);
-        pool.for_ranges(batch.div_ceil(ROWS), 1, |groups| {
-            for group in groups {
+        let units = SharedMut::new(&mut units);
+        let run = |which: usize| {
+            let mut unit = Unit::new(shape, packed);
+            for group in share(groups, 1, which, count) {
                 let rows = group * ROWS..batch.min((group + 1) * ROWS);
                 let of = |size: usize| rows.start * size..rows.end * size;
+                let of_ticks = |size: usize| of(ticks * size);
                 // SAFETY: a group's own samples.
                 let mut parts = unsafe {
                     Parts {
-                        traces: traces.slice(of(sizes.traces)),
-                        synchrony: synchrony.slice(of(sizes.synchrony)),
-                        dquery: dquery.slice(of(sizes.dquery)),
-                        dsynapse: dsynapse.slice(of(sizes.dsynapse)),
-                        dhidden: dhidden.slice(of(sizes.dhidden)),
-                        gated: gated.slice(of(sizes.gated)),
-                        dsecond: dsecond.slice(of(sizes.dsecond)),
+                        layers: layers
+                            .iter()
+                            .zip(&sizes)
+                            .map(|([x, dy], &[inner, columns, _])| {
+                                [x.slice(of_ticks(inner)), dy.slice(of_ticks(columns))]
+                            })
+                            .collect(),
+                        synchrony: synchrony.slice(of_ticks(pairs)),
+                        dquery: dquery.slice(of_ticks(width)),
                         dkeys: dkeys.slice(of(tokens * width)),
                         dvalues: dvalues.slice(of(tokens * width)),
                         dstate: dstate.slice(of(neurons)),
                         dtrace: dtrace.slice(of(neurons * memory)),
-                        retentions: retentions.slice(of(pairs)),
-                        norms: norms.slice(of(2 * neurons)),
                     }
                 };
                 let read = Read {
-                    states: &read.states[of(ticks * neurons)],
-                    attended: &read.attended[of(ticks * width)],
-                    synapse: &read.synapse[of(ticks * 2 * neurons)],
-                    hidden: &read.hidden[of(ticks * outputs * neurons)],
+                    states: &read.states[of_ticks(neurons)],
+                    attended: &read.attended[of_ticks(width)],
+                    query: &read.query[of_ticks(width)],
+                    attention: &read.attention[of_ticks(shares)],
+                    synapse: &read.synapse[of_ticks(columns)],
                 };
                 let upstream = Upstream {
-                    states: &upstream.states[of(ticks * neurons)],
+                    states: &upstream.states[of_ticks(neurons)],
                     trace: &upstream.trace[of(neurons * memory)],
                 };
                 let inputs = inputs.of(shape, rows.clone());
-                let tokens = tokens_of(shape, inputs, true);
-                Group { shape, packed, inputs, read, tokens }.run(upstream, &mut parts);
+                Group { shape, packed, inputs, read }.run(upstream, &mut parts, &mut unit);
             }
-        });
+            // SAFETY: this unit's own place.
+            let place = unsafe { units.slice(which..which + 1) };
+            place[0] = Some(unit);
+        };
+        pool.for_ranges(count, shape.groups_a_thread(), |range| range.for_each(&run));
     }
-    sum_rows(&retentions, gradients.retention);
-    let mut summed = vec![0.0f32; 2 * neurons];
-    sum_rows(&norms, &mut summed);
-    gradients.norm_weight.copy_from_slice(&summed[..neurons]);
-    gradients.norm_bias.copy_from_slice(&summed[neurons..]);
-    found
-}
-
-struct Sizes {
-    traces: usize,
-    synchrony: usize,
-    dquery: usize,
-    dsynapse: usize,
-    dhidden: usize,
-    gated: usize,
-    dsecond: usize,
+    Found { layers, synchrony, dquery, units: units.into_iter().flatten().collect() }
 }
 
 struct Group<'a> {
@@ -159,327 +157,209 @@ struct Group<'a> {
     packed: &'a Packed<'a>,
     inputs: Inputs<'a>,
     read: Read<'a>,
-    tokens: Vec<Tokens<'a>>,
 }
 
 impl Group<'_> {
-    fn run(&self, upstream: Upstream<'_>, parts: &mut Parts<'_>) {
-        let Shape { ticks, neurons, width, pairs, memory, .. } = self.shape;
-        let (padded, padded_width) = (self.shape.padded(), self.shape.padded_width());
-        let slot = self.shape.slot();
-        let samples = self.tokens.len();
-        let history = (memory + ticks) * slot;
-        self.remember(parts);
-        let mut scratch_of_neurons = NeuronScratch::new(self.shape);
-        let recurrence = Pairs {
-            left: self.packed.weights.left,
-            right: self.packed.weights.right,
-            retention: self.packed.weights.retention,
-            norms: &self.packed.norms,
-        };
+    fn run(&self, upstream: Upstream<'_>, parts: &mut Parts<'_>, unit: &mut Unit) {
+        let Shape { ticks, neurons, width, memory, heads, tokens, .. } = self.shape;
+        let (shape, packed) = (self.shape, self.packed);
+        let (padded_width, sizes) = (shape.padded_width(), shape.sizes());
+        let (stride, pairs) = (sizes.stride(), packed.query.inner());
+        let reads_once = shape.reads_once();
+        let samples = self.inputs.state.len() / neurons;
+        let columns = packed.synapse.columns();
+        let mut working = packed.synapse.working();
+        let traces = self.remember(parts, &mut working);
+        let all_tokens = Tokens::all(shape, self.inputs, true);
         let start = |r: usize| &self.inputs.state[r * neurons..][..neurons];
-        let reads_once = self.shape.reads_once();
-        let of_sample = |r: usize| &self.read.states[r * ticks * neurons..][..ticks * neurons];
+        let states = |r: usize| &self.read.states[r * ticks * neurons..][..ticks * neurons];
+        let recurrence = Pairs {
+            left: packed.weights.left,
+            right: packed.weights.right,
+            retention: packed.weights.retention,
+            norms: &packed.norms,
+        };
         // Ticks read the states before them: z_0 … z_{T−1}.
         let mut adjoints: Vec<Adjoint<'_>> = (0..if reads_once { 0 } else { samples })
-            .map(|r| Adjoint::new(&recurrence, start(r), of_sample(r), neurons, ticks - 1))
+            .map(|r| Adjoint::new(&recurrence, start(r), states(r), neurons, ticks - 1))
             .collect();
-        // Gradients of z_0 … z_T and of the traces.
-        let mut dz = vec![0.0f32; ROWS * (ticks + 1) * neurons];
+        let mut dtraces = Traces::new(shape);
         for r in 0..samples {
-            let from = &upstream.states[r * ticks * neurons..][..ticks * neurons];
-            dz[(r * (ticks + 1) + 1) * neurons..][..ticks * neurons].copy_from_slice(from);
+            dtraces.begin_last(r, &upstream.trace[r * neurons * memory..][..neurons * memory]);
         }
-        let mut dtraces = vec![0.0f32; ROWS * history];
-        for r in 0..samples {
-            let trace = &upstream.trace[r * neurons * memory..][..neurons * memory];
-            to_slots(memory, trace, &mut dtraces[r * history + ticks * slot..], slot);
-        }
-        // Of what was read: of this tick, or of all so far where it is read once.
-        let mut dread = vec![0.0f32; ROWS * width];
+        // Of the state that tick t reads; upstream is added when tick t − 1 is come to.
+        let mut dz = vec![0.0f32; ROWS * neurons];
+        let mut da = vec![0.0f32; ROWS * neurons];
+        let mut scratch = Scratch::new(shape);
+        let mut dhidden = vec![0.0f32; shape.blocks() * CHUNK * shape.outputs() * SLOT];
         let mut dx = vec![0.0f32; ROWS * (width + neurons)];
-        let mut du = vec![0.0f32; ROWS * 2 * padded];
-        let mut query = vec![0.0f32; ROWS * padded_width];
+        // Of what was read: of one tick, or of all where it is read once.
         let mut dquery = vec![0.0f32; ROWS * padded_width];
-        let mut synchrony = vec![0.0f32; ROWS * pairs];
         let mut dsynchrony = vec![0.0f32; ROWS * pairs];
-        let mut weights = vec![0.0f32; self.shape.heads * self.shape.tokens];
-        let mut scratch = weights.clone();
+        let readings = if reads_once { 1 } else { ticks };
+        let reading = readings * heads * stride;
+        let mut weights = vec![0.0f32; ROWS * reading];
+        let mut dscores = vec![0.0f32; ROWS * reading];
+        let mut dread = vec![0.0f32; ROWS * readings * width];
+        for r in 0..samples {
+            for head in 0..readings * heads {
+                let from = &self.read.attention[(r * ticks * heads + head) * tokens..][..tokens];
+                weights[r * reading + head * stride..][..tokens].copy_from_slice(from);
+            }
+        }
 
         for t in (0..ticks).rev() {
-            self.neurons(t, &dz, &mut dtraces, parts, &mut scratch_of_neurons);
             for r in 0..samples {
-                let at = (r * ticks + t) * 2 * neurons;
-                let da = &dtraces[r * history + (memory + t) * slot..][..neurons];
-                let du = &mut du[r * 2 * padded..][..2 * padded];
-                let norms = &mut parts.norms[r * 2 * neurons..][..2 * neurons];
-                let u = &self.read.synapse[at..][..2 * neurons];
-                normalised_gate_adjoint(neurons, u, &self.packed.norm_weight, da, du, norms);
-                let kept = &mut parts.dsynapse[(r * ticks + t) * 2 * padded..][..2 * padded];
-                kept.copy_from_slice(du);
-            }
-            dx.fill(0.0);
-            thin::product_adjoint(&du, &self.packed.synapse, &mut dx);
-            for r in 0..samples {
-                let dz = &mut dz[(r * (ticks + 1) + t) * neurons..][..neurons];
-                let dx = &dx[r * (width + neurons) + width..][..neurons];
-                for (dz, dx) in dz.iter_mut().zip(dx) {
-                    *dz += dx;
+                let given = &upstream.states[(r * ticks + t) * neurons..][..neurons];
+                for (dz, given) in dz[r * neurons..][..neurons].iter_mut().zip(given) {
+                    *dz += given;
                 }
             }
-            add_reads(width, neurons, &dx, reads_once, &mut dread);
+            self.neurons(t, &dz, &traces, &mut dtraces, &mut dhidden, &mut scratch, unit);
+            for r in 0..samples {
+                dtraces.pushed(t, r, &mut da[r * neurons..][..neurons]);
+            }
+            let saved = |r: usize| &self.read.synapse[(r * ticks + t) * columns..][..columns];
+            packed.synapse.recall(samples, saved, &mut working);
+            let of_row = |r: usize| &da[r * neurons..][..neurons];
+            packed.synapse.adjoint(samples, of_row, &mut working, &mut unit.norms, &mut dx);
+            for (layer, [inputs, dproducts]) in parts.layers.iter_mut().enumerate() {
+                for r in 0..samples {
+                    packed.synapse.keep(&working, layer, r, r * ticks + t, inputs, dproducts);
+                }
+            }
+            for r in 0..samples {
+                let dx = &dx[r * (width + neurons)..][..width + neurons];
+                dz[r * neurons..][..neurons].copy_from_slice(&dx[width..]);
+                let of_tick = if reads_once { 0 } else { t };
+                let dread = &mut dread[(r * readings + of_tick) * width..][..width];
+                for (dread, dx) in dread.iter_mut().zip(dx) {
+                    *dread += dx;
+                }
+            }
             if reads_once && t > 0 {
                 continue;
             }
-            for r in 0..samples {
-                let from = &parts.synchrony[(r * ticks + t) * pairs..][..pairs];
-                synchrony[r * pairs..][..pairs].copy_from_slice(from);
-            }
-            fill_rows(&mut query, &self.packed.query_bias);
-            thin::product(&synchrony, &self.packed.query, &mut query);
-            for (r, tokens) in self.tokens.iter().enumerate() {
-                let query = &query[r * padded_width..][..width];
-                let size = self.shape.tokens * width;
-                tokens.weigh(self.shape, query, &mut weights);
-                tokens.adjoint(
-                    self.shape,
-                    query,
-                    &weights,
-                    &dread[r * width..][..width],
-                    &mut scratch,
-                    &mut dquery[r * padded_width..][..width],
-                    &mut parts.dkeys[r * size..][..size],
-                    &mut parts.dvalues[r * size..][..size],
+            for (r, one) in all_tokens.iter().enumerate() {
+                let at = r * reading + t * heads * stride;
+                let dquery = &mut dquery[r * padded_width..][..width];
+                one.adjoint(
+                    &weights[at..][..heads * stride],
+                    &dread[(r * readings + t) * width..][..width],
+                    &mut dscores[at..][..heads * stride],
+                    dquery,
                 );
-                let kept = &mut parts.dquery[(r * ticks + t) * padded_width..][..padded_width];
-                kept.copy_from_slice(&dquery[r * padded_width..][..padded_width]);
+                parts.dquery[(r * ticks + t) * width..][..width].copy_from_slice(dquery);
             }
             if reads_once {
                 continue;
             }
-            dsynchrony.fill(0.0);
-            thin::product_adjoint(&dquery, &self.packed.query, &mut dsynchrony);
+            thin::product_adjoint(&dquery, &packed.query, &mut dsynchrony);
             for (r, adjoint) in adjoints.iter_mut().enumerate() {
-                let z = crate::synchronisation::state(start(r), of_sample(r), neurons, t);
-                let dz = &mut dz[(r * (ticks + 1) + t) * neurons..][..neurons];
+                let z = state(start(r), states(r), neurons, t);
+                let dz = &mut dz[r * neurons..][..neurons];
                 adjoint.step(t, &dsynchrony[r * pairs..][..pairs], z, dz);
             }
         }
-        for (r, adjoint) in adjoints.iter().enumerate() {
-            parts.retentions[r * pairs..][..pairs].copy_from_slice(&adjoint.dretention);
-        }
         for r in 0..samples {
-            let dz = &dz[r * (ticks + 1) * neurons..][..neurons];
+            let own = r * tokens * width..(r + 1) * tokens * width;
+            let of_reading = r * reading..(r + 1) * reading;
+            let queries = &self.read.query[r * ticks * width..][..readings * width];
+            let dread = &dread[r * readings * width..][..readings * width];
+            let (dkeys, dvalues) = (&mut parts.dkeys[own.clone()], &mut parts.dvalues[own]);
+            outer_sum(sizes, readings, &dscores[of_reading.clone()], queries, dkeys);
+            outer_sum(sizes, readings, &weights[of_reading], dread, dvalues);
+            let dz = &dz[r * neurons..][..neurons];
             parts.dstate[r * neurons..][..neurons].copy_from_slice(dz);
             let dtrace = &mut parts.dtrace[r * neurons * memory..][..neurons * memory];
-            from_slots(memory, &dtraces[r * history..], slot, dtrace);
+            dtraces.copy(0, r, dtrace);
         }
-    }
-
-    /// Forms traces, gated hidden layers and synchronisations again from what was saved.
-    fn remember(&self, parts: &mut Parts<'_>) {
-        let Shape { ticks, neurons, pairs, memory, hidden, .. } = self.shape;
-        let (padded, slot, outputs) =
-            (self.shape.padded(), self.shape.slot(), self.shape.outputs());
-        let weights = self.packed.weights;
-        let mut u = vec![0.0f32; 2 * padded];
-        let mut alpha = vec![0.0f32; pairs];
-        for r in 0..self.tokens.len() {
-            let traces = &mut parts.traces[r * (memory + ticks) * slot..];
-            let before = &self.inputs.trace[r * neurons * memory..][..neurons * memory];
-            to_slots(memory, before, traces, slot);
-            let start = &self.inputs.state[r * neurons..][..neurons];
-            alpha.fill(0.0);
-            let states = &self.read.states[r * ticks * neurons..][..ticks * neurons];
-            for t in 0..ticks {
-                let row = r * ticks + t;
-                let kept = &self.read.synapse[row * 2 * neurons..][..2 * neurons];
-                u[..neurons].copy_from_slice(&kept[..neurons]);
-                u[padded..][..neurons].copy_from_slice(&kept[neurons..]);
-                let (weight, bias) = (&self.packed.norm_weight, &self.packed.norm_bias);
-                let a = &mut traces[(memory + t) * slot..][..padded];
-                normalised_gate(neurons, &u, weight, bias, a);
-                for o in 0..hidden {
-                    let h =
-                        |o: usize| &self.read.hidden[(row * outputs + o) * neurons..][..neurons];
-                    let out = &mut parts.gated[(row * hidden + o) * slot..][..neurons];
-                    gate(h(o), h(o + hidden), out);
-                }
-                if self.shape.reads_once() {
-                    continue;
-                }
-                let z = crate::synchronisation::state(start, states, neurons, t);
-                let (left, right) = (weights.left, weights.right);
-                crate::synchronisation::step(&mut alpha, weights.retention, z, left, right);
-                let root = &self.packed.norms.inverse_root[t * pairs..][..pairs];
-                let out = &mut parts.synchrony[row * pairs..][..pairs];
-                for ((out, alpha), root) in out.iter_mut().zip(&alpha).zip(root) {
-                    *out = alpha * root;
-                }
+        for adjoint in &adjoints {
+            for (sum, d) in unit.retention.iter_mut().zip(&adjoint.dretention) {
+                *sum += d;
             }
         }
     }
 
-    /// The adjoint of the neuron-level models of tick t: into `dtraces`, and kept
-    /// for the weights.
+    /// Forms traces and synchronisations again from what was saved, and joins what the
+    /// synapse read.
+    fn remember(&self, parts: &mut Parts<'_>, working: &mut super::synapse::Working) -> Traces {
+        let Shape { ticks, neurons, width, memory, .. } = self.shape;
+        let (packed, pairs) = (self.packed, self.packed.query.inner());
+        let (samples, columns) = (self.inputs.state.len() / neurons, packed.synapse.columns());
+        let mut traces = Traces::new(self.shape);
+        let mut alpha = vec![0.0f32; pairs];
+        for t in 0..ticks {
+            let saved = |r: usize| &self.read.synapse[(r * ticks + t) * columns..][..columns];
+            packed.synapse.recall(samples, saved, working);
+            for r in 0..samples {
+                traces.push(t, r, packed.synapse.result(working, r));
+            }
+        }
+        for r in 0..samples {
+            traces.begin(r, &self.inputs.trace[r * neurons * memory..][..neurons * memory]);
+            let start = &self.inputs.state[r * neurons..][..neurons];
+            let states = &self.read.states[r * ticks * neurons..][..ticks * neurons];
+            alpha.fill(0.0);
+            for t in 0..ticks {
+                let (row, z) = (r * ticks + t, state(start, states, neurons, t));
+                let synchrony = &mut parts.synchrony[row * pairs..][..pairs];
+                advance(packed, t, z, &mut alpha, synchrony);
+                let x = &mut parts.layers[0][0][row * (width + neurons)..][..width + neurons];
+                x[..width].copy_from_slice(&self.read.attended[row * width..][..width]);
+                x[width..].copy_from_slice(z);
+            }
+        }
+        traces
+    }
+
+    /// The adjoint of the neuron-level models of tick t: into `dtraces`, and kept for
+    /// the weights, which get a chunk of ticks at a time.
     fn neurons(
         &self,
         t: usize,
         dz: &[f32],
-        dtraces: &mut [f32],
-        parts: &mut Parts<'_>,
-        scratch: &mut NeuronScratch,
+        traces: &Traces,
+        dtraces: &mut Traces,
+        dhidden: &mut [f32],
+        scratch: &mut Scratch,
+        unit: &mut Unit,
     ) {
-        let Shape { ticks, neurons, memory, hidden, .. } = self.shape;
-        let (padded, slot, outputs) =
-            (self.shape.padded(), self.shape.slot(), self.shape.outputs());
-        let samples = self.tokens.len();
-        let history = (memory + ticks) * slot;
-        let NeuronScratch { dh, g, y, dy, dg } = scratch;
-        let hidden_row = |r: usize, o: usize| {
-            &self.read.hidden[((r * ticks + t) * outputs + o) * neurons..][..neurons]
-        };
-        let dz_row = |r: usize| &dz[(r * (ticks + 1) + t + 1) * neurons..][..neurons];
-        if hidden == 0 {
-            for r in 0..samples {
-                let (dvalue, dgate) = dh[r * 2 * slot..][..2 * slot].split_at_mut(slot);
-                gate_adjoint(hidden_row(r, 0), hidden_row(r, 1), dz_row(r), dvalue, dgate);
+        let Shape { ticks, neurons, memory, .. } = self.shape;
+        let (shape, blocks, outputs) = (self.shape, self.shape.blocks(), self.shape.outputs());
+        let steps = if t % CHUNK == 0 { CHUNK.min(ticks - t) } else { 0 };
+        let mut dz_slot = [0.0f32; SLOT];
+        for block in 0..blocks {
+            let start = block * LANES;
+            let lanes = LANES.min(neurons - start);
+            for r in 0..ROWS {
+                dz_slot[r * LANES..][..lanes].copy_from_slice(&dz[r * neurons + start..][..lanes]);
             }
-        } else {
-            dg.fill(0.0);
-            for r in 0..samples {
-                let kept = &parts.gated[(r * ticks + t) * hidden * slot..][..hidden * slot];
-                g[r * hidden * slot..][..hidden * slot].copy_from_slice(kept);
+            if lanes < LANES {
+                (0..ROWS).for_each(|r| dz_slot[r * LANES + lanes..(r + 1) * LANES].fill(0.0));
             }
-            second_level(self.shape, self.packed, g, y);
-            for r in 0..samples {
-                let y = &y[r * 2 * padded..][..2 * padded];
-                let dy = &mut dy[r * 2 * padded..][..2 * padded];
-                let (dvalue, dgate) = dy.split_at_mut(padded);
-                gate_adjoint(&y[..neurons], &y[padded..], dz_row(r), dvalue, dgate);
-                let at = (r * ticks + t) * 2 * padded;
-                parts.dsecond[at..][..2 * padded].copy_from_slice(dy);
-            }
-            let dg_at = Strides { row: hidden * slot, slot };
-            let dy_at = Strides { row: 2 * padded, slot: padded };
-            for (block, weights) in self.packed.level2.chunks(hidden * 2 * LANES).enumerate() {
-                let from = block * LANES;
-                let (dy, dg) = (&dy[from..], &mut dg[from..]);
-                thin::lanewise_adjoint(hidden, 2, dy, dy_at, weights, dg, dg_at);
-            }
-            for r in 0..samples {
-                for o in 0..hidden {
-                    let (values, gates) =
-                        dh[r * outputs * slot..][..outputs * slot].split_at_mut(hidden * slot);
-                    let dvalue = &mut values[o * slot..][..padded];
-                    let dgate = &mut gates[o * slot..][..padded];
-                    let dg = &dg[(r * hidden + o) * slot..][..neurons];
-                    gate_adjoint(hidden_row(r, o), hidden_row(r, o + hidden), dg, dvalue, dgate);
+            let part = |sums: &[f32]| {
+                let size = sums.len() / blocks;
+                block * size..(block + 1) * size
+            };
+            let (level2, level2_bias) = (part(&unit.level2), part(&unit.level2_bias));
+            let second = Second {
+                weight: &mut unit.level2[level2],
+                bias: &mut unit.level2_bias[level2_bias],
+            };
+            let dhidden = &mut dhidden[block * CHUNK * outputs * SLOT..][..CHUNK * outputs * SLOT];
+            let dh = &mut dhidden[t % CHUNK * outputs * SLOT..][..outputs * SLOT];
+            let (last, dlast) = (traces.last(t, block), dtraces.last_mut(t, block));
+            let packed = self.packed;
+            neurons::adjoint(shape, packed, block, last, &dz_slot, scratch, second, dh, dlast);
+            if steps > 0 {
+                let (level1, bias) = (part(&unit.level1), part(&unit.level1_bias));
+                lanewise::outer(steps, memory, outputs, last, dhidden, &mut unit.level1[level1]);
+                let bias = &mut unit.level1_bias[bias];
+                for dh in dhidden[..steps * outputs * SLOT].chunks_exact(outputs * SLOT) {
+                    add_rows(dh, bias);
                 }
             }
-        }
-        let dh_at = Strides { row: outputs * slot, slot };
-        let trace_at = Strides { row: history, slot };
-        for (block, weights) in self.packed.level1.chunks(memory * outputs * LANES).enumerate() {
-            let from = block * LANES;
-            let dtraces = &mut dtraces[(t + 1) * slot + from..];
-            let dh = &dh[from..];
-            thin::lanewise_adjoint(memory, outputs, dh, dh_at, weights, dtraces, trace_at);
-        }
-        for r in 0..samples {
-            let size = outputs * slot;
-            let kept = &mut parts.dhidden[(r * ticks + t) * size..][..size];
-            kept.copy_from_slice(&dh[r * size..][..size]);
-        }
-    }
-}
-
-/// dread [ROWS][width] becomes the first part of the rows of dx, or has it added.
-fn add_reads(width: usize, neurons: usize, dx: &[f32], add: bool, dread: &mut [f32]) {
-    for (dread, dx) in dread.chunks_exact_mut(width).zip(dx.chunks_exact(width + neurons)) {
-        for (dread, dx) in dread.iter_mut().zip(dx) {
-            *dread = if add { *dread + dx } else { *dx };
-        }
-    }
-}
-
-/// What the adjoint of a tick's neuron-level models works in.
-struct NeuronScratch {
-    /// [ROWS][O][slot].
-    dh: Vec<f32>,
-    /// [ROWS][H][slot].
-    g: Vec<f32>,
-    /// [ROWS][2][padded].
-    y: Vec<f32>,
-    /// [ROWS][2][padded].
-    dy: Vec<f32>,
-    /// [ROWS][H][slot].
-    dg: Vec<f32>,
-}
-
-impl NeuronScratch {
-    fn new(shape: Shape) -> Self {
-        let zeros = |size: usize| vec![0.0f32; ROWS * size];
-        NeuronScratch {
-            dh: zeros(shape.outputs() * shape.slot()),
-            g: zeros(shape.hidden * shape.slot()),
-            y: zeros(2 * shape.padded()),
-            dy: zeros(2 * shape.padded()),
-            dg: zeros(shape.hidden * shape.slot()),
-        }
-    }
-}
-
-multiversion! {
-    /// (dvalue, dgate) of value × σ(gate).
-    fn gate_adjoint(
-        values: &[f32], gates: &[f32], dout: &[f32], dvalue: &mut [f32], dgate: &mut [f32],
-    ) {
-        let count = dout.len();
-        let (values, gates) = (&values[..count], &gates[..count]);
-        let (dvalue, dgate) = (&mut dvalue[..count], &mut dgate[..count]);
-        for n in 0..count {
-            let open = math::sigmoid(gates[n]);
-            dvalue[n] = dout[n] * open;
-            dgate[n] = dout[n] * values[n] * open * (1.0 - open);
-        }
-    }
-}
-
-multiversion! {
-    /// The adjoint of the LayerNorm of a gate: du [2 padded] from da [D]; the norm's
-    /// own gradients are added to `norms` [2D].
-    fn normalised_gate_adjoint(
-        neurons: usize, u: &[f32], weight: &[f32], da: &[f32], du: &mut [f32], norms: &mut [f32],
-    ) {
-        let (values, gates) = u.split_at(neurons);
-        let (dvalues, dgates) = du.split_at_mut(du.len() / 2);
-        let (dvalues, dgates) = (&mut dvalues[..neurons], &mut dgates[..neurons]);
-        let (dweight, dbias) = norms.split_at_mut(neurons);
-        // dvalues holds the gated values first, then x̂, then the gradient.
-        for ((out, value), gate) in dvalues.iter_mut().zip(values).zip(gates) {
-            *out = value * math::sigmoid(*gate);
-        }
-        let (mean, inverse) = moments(dvalues);
-        for n in 0..neurons {
-            let normal = (dvalues[n] - mean) * inverse;
-            dvalues[n] = normal;
-            dweight[n] += da[n] * normal;
-            dbias[n] += da[n];
-            dgates[n] = da[n] * weight[n];
-        }
-        let count = neurons as f32;
-        let mean_gradient = sum(dgates, |x| x) / count;
-        let mut projected = 0.0f32;
-        for (normal, d) in dvalues.iter().zip(dgates.iter()) {
-            projected += normal * d;
-        }
-        let projected = projected / count;
-        for n in 0..neurons {
-            let d = inverse * (dgates[n] - mean_gradient - dvalues[n] * projected);
-            let open = math::sigmoid(gates[n]);
-            dvalues[n] = d * open;
-            dgates[n] = d * values[n] * open * (1.0 - open);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! All ticks of a few samples, first to last.
 
+use modgrad_compute::Pool;
 use modgrad_compute::pool::SharedMut;
-use modgrad_compute::thin::{self, LANES, Strides};
-use modgrad_compute::{Pool, math, multiversion};
+use modgrad_compute::thin::lanewise::SLOT;
+use modgrad_compute::thin::{self, LANES};
 
 use super::attention::Tokens;
+use super::neurons::{self, Scratch};
 use super::packed::Packed;
-use super::{EPSILON, Inputs, ROWS, Saved, Shape};
+use super::{Inputs, ROWS, Saved, Shape};
 use crate::synchronisation;
 
 pub(super) fn run(
@@ -17,248 +19,196 @@ pub(super) fn run(
     saved: Saved<'_>,
 ) {
     let Shape { batch, ticks, neurons, width, memory, .. } = shape;
-    let outputs = shape.outputs();
-    let (states, attended) = (SharedMut::new(saved.states), SharedMut::new(saved.attended));
-    let trace = SharedMut::new(saved.trace);
-    let (synapse, hidden) = (SharedMut::new(saved.synapse), SharedMut::new(saved.hidden));
-    pool.for_ranges(batch.div_ceil(ROWS), 1, |groups| {
+    let (states, trace) = (SharedMut::new(saved.states), SharedMut::new(saved.trace));
+    let (attended, query) = (SharedMut::new(saved.attended), SharedMut::new(saved.query));
+    let (attention, synapse) = (SharedMut::new(saved.attention), SharedMut::new(saved.synapse));
+    let (shares, columns) = (shape.heads * shape.tokens, packed.synapse.columns());
+    pool.for_ranges(batch.div_ceil(ROWS), shape.groups_a_thread(), |groups| {
         for group in groups {
             let rows = group * ROWS..batch.min((group + 1) * ROWS);
-            let inputs = inputs.of(shape, rows.clone());
-            let tokens = tokens_of(shape, inputs, false);
-            let per_sample = |size: usize| rows.start * ticks * size..rows.end * ticks * size;
+            let of = |size: usize| rows.start * size..rows.end * size;
             // SAFETY: a group's own samples.
             let mut out = unsafe {
                 Saved {
-                    states: states.slice(per_sample(neurons)),
-                    trace: trace.slice(rows.start * neurons * memory..rows.end * neurons * memory),
-                    attended: attended.slice(per_sample(width)),
-                    synapse: synapse.slice(per_sample(2 * neurons)),
-                    hidden: hidden.slice(per_sample(outputs * neurons)),
+                    states: states.slice(of(ticks * neurons)),
+                    trace: trace.slice(of(neurons * memory)),
+                    attended: attended.slice(of(ticks * width)),
+                    query: query.slice(of(ticks * width)),
+                    attention: attention.slice(of(ticks * shares)),
+                    synapse: synapse.slice(of(ticks * columns)),
                 }
             };
-            think(shape, packed, inputs, &tokens, &mut out);
+            think(shape, packed, inputs.of(shape, rows.clone()), &mut out);
         }
     });
 }
 
-/// The tokens of each of the samples of `inputs`.
-pub(super) fn tokens_of<'a>(shape: Shape, inputs: Inputs<'a>, adjoint: bool) -> Vec<Tokens<'a>> {
-    let size = shape.tokens * shape.width;
-    (0..inputs.state.len() / shape.neurons)
-        .map(|r| {
-            let own = r * size..(r + 1) * size;
-            Tokens::new(shape, &inputs.keys[own.clone()], &inputs.values[own], adjoint)
-        })
-        .collect()
-}
-
-fn think(
-    shape: Shape,
-    packed: &Packed<'_>,
-    inputs: Inputs<'_>,
-    tokens: &[Tokens<'_>],
-    out: &mut Saved<'_>,
-) {
-    let Shape { ticks, neurons, width, pairs, memory, hidden, .. } = shape;
-    let (padded, padded_width, outputs) = (shape.padded(), shape.padded_width(), shape.outputs());
-    let slot = shape.slot();
-    let samples = tokens.len();
-    let history = (memory + ticks) * slot;
-    let mut traces = vec![0.0f32; ROWS * history];
-    let mut z = vec![0.0f32; ROWS * padded];
-    for r in 0..samples {
-        let trace = &inputs.trace[r * neurons * memory..][..neurons * memory];
-        to_slots(memory, trace, &mut traces[r * history..][..history], slot);
-        z[r * padded..][..neurons].copy_from_slice(&inputs.state[r * neurons..][..neurons]);
-    }
+fn think(shape: Shape, packed: &Packed<'_>, inputs: Inputs<'_>, out: &mut Saved<'_>) {
+    let Shape { ticks, neurons, width, memory, heads, .. } = shape;
+    let (padded_width, stride) = (shape.padded_width(), shape.sizes().stride());
+    let columns = packed.synapse.columns();
+    let samples = inputs.state.len() / neurons;
+    let tokens = Tokens::all(shape, inputs, false);
+    let mut traces = Traces::new(shape);
+    let mut scratch = Scratch::new(shape);
+    let mut working = packed.synapse.working();
+    // The state is the last part of what the synapse reads.
+    let mut x = vec![0.0f32; ROWS * (width + neurons)];
+    let mut z = [0.0f32; SLOT];
+    let pairs = packed.query.inner();
     let mut alpha = vec![0.0f32; ROWS * pairs];
     let mut synchrony = vec![0.0f32; ROWS * pairs];
     let mut query = vec![0.0f32; ROWS * padded_width];
-    let mut scores = vec![0.0f32; shape.heads * shape.tokens];
-    let mut x = vec![0.0f32; ROWS * (width + neurons)];
-    let mut u = vec![0.0f32; ROWS * 2 * padded];
-    let mut h = vec![0.0f32; ROWS * outputs * slot];
-    let mut g = vec![0.0f32; ROWS * hidden * slot];
-    let mut y = vec![0.0f32; ROWS * 2 * padded];
+    let mut weights = vec![0.0f32; ROWS * heads * stride];
+    for r in 0..samples {
+        traces.begin(r, &inputs.trace[r * neurons * memory..][..neurons * memory]);
+        x[r * (width + neurons) + width..][..neurons]
+            .copy_from_slice(&inputs.state[r * neurons..][..neurons]);
+    }
 
     for t in 0..ticks {
-        if !shape.reads_once() {
-            let root = &packed.norms.inverse_root[t * pairs..][..pairs];
-            for r in 0..samples {
-                let alpha = &mut alpha[r * pairs..][..pairs];
-                let weights = packed.weights;
-                let (left, right) = (weights.left, weights.right);
-                synchronisation::step(alpha, weights.retention, &z[r * padded..], left, right);
-                for ((s, alpha), root) in
-                    synchrony[r * pairs..][..pairs].iter_mut().zip(alpha).zip(root)
-                {
-                    *s = *alpha * root;
-                }
-            }
-        }
         if t == 0 || !shape.reads_once() {
-            fill_rows(&mut query, &packed.query_bias);
-            thin::product(&synchrony, &packed.query, &mut query);
+            for r in 0..samples {
+                let z = &x[r * (width + neurons) + width..][..neurons];
+                let alpha = &mut alpha[r * pairs..][..pairs];
+                let synchrony = &mut synchrony[r * pairs..][..pairs];
+                advance(packed, t, z, alpha, synchrony);
+            }
+            thin::product(&synchrony, &packed.query, &packed.query_bias, &mut query);
             for (r, tokens) in tokens.iter().enumerate() {
-                let row = &mut x[r * (width + neurons)..][..width];
-                tokens.weigh(shape, &query[r * padded_width..][..width], &mut scores);
-                tokens.attend(shape, &scores, row);
+                let query = &query[r * padded_width..][..width];
+                let weights = &mut weights[r * heads * stride..][..heads * stride];
+                tokens.read(query, weights, &mut x[r * (width + neurons)..][..width]);
             }
         }
+        packed.synapse.forward(samples, &x, &mut working);
         for r in 0..samples {
-            let row = &mut x[r * (width + neurons)..][..width + neurons];
-            row[width..].copy_from_slice(&z[r * padded..][..neurons]);
-            out.attended[(r * ticks + t) * width..][..width].copy_from_slice(&row[..width]);
-        }
-        fill_rows(&mut u, &packed.synapse_bias);
-        thin::product(&x, &packed.synapse, &mut u);
-        for r in 0..samples {
-            let u = &u[r * 2 * padded..][..2 * padded];
-            let a = &mut traces[r * history + (memory + t) * slot..][..padded];
-            normalised_gate(neurons, u, &packed.norm_weight, &packed.norm_bias, a);
-            let kept = &mut out.synapse[(r * ticks + t) * 2 * neurons..][..2 * neurons];
-            kept[..neurons].copy_from_slice(&u[..neurons]);
-            kept[neurons..].copy_from_slice(&u[padded..][..neurons]);
-        }
-        fill_slots(&mut h, slot, &packed.level1_bias, padded);
-        let trace_at = Strides { row: history, slot };
-        let h_at = Strides { row: outputs * slot, slot };
-        for (block, weights) in packed.level1.chunks(memory * outputs * LANES).enumerate() {
-            let from = (t + 1) * slot + block * LANES;
-            let h = &mut h[block * LANES..];
-            thin::lanewise_product(memory, outputs, &traces[from..], trace_at, weights, h, h_at);
-        }
-        for r in 0..samples {
-            for o in 0..outputs {
-                let at = ((r * ticks + t) * outputs + o) * neurons;
-                let h = &h[(r * outputs + o) * slot..][..neurons];
-                out.hidden[at..][..neurons].copy_from_slice(h);
+            let row = r * ticks + t;
+            traces.push(t, r, packed.synapse.result(&working, r));
+            packed.synapse.save(&working, r, &mut out.synapse[row * columns..][..columns]);
+            out.query[row * width..][..width].copy_from_slice(&query[r * padded_width..][..width]);
+            out.attended[row * width..][..width]
+                .copy_from_slice(&x[r * (width + neurons)..][..width]);
+            for head in 0..heads {
+                let from = &weights[(r * heads + head) * stride..][..shape.tokens];
+                out.attention[(row * heads + head) * shape.tokens..][..shape.tokens]
+                    .copy_from_slice(from);
             }
         }
-        if hidden == 0 {
+        for block in 0..shape.blocks() {
+            neurons::forward(shape, packed, block, traces.last(t, block), &mut scratch, &mut z);
+            let start = block * LANES;
+            let lanes = LANES.min(neurons - start);
             for r in 0..samples {
-                let (values, gates) = h[r * 2 * slot..][..2 * slot].split_at(slot);
-                gate(values, gates, &mut z[r * padded..][..padded]);
+                let z = &z[r * LANES..][..lanes];
+                x[r * (width + neurons) + width + start..][..lanes].copy_from_slice(z);
+                out.states[(r * ticks + t) * neurons + start..][..lanes].copy_from_slice(z);
             }
-        } else {
-            for r in 0..samples {
-                let h = &h[r * outputs * slot..][..outputs * slot];
-                let (values, gates) = h.split_at(hidden * slot);
-                gate(values, gates, &mut g[r * hidden * slot..][..hidden * slot]);
-            }
-            second_level(shape, packed, &g, &mut y);
-            for r in 0..samples {
-                let (values, gates) = y[r * 2 * padded..][..2 * padded].split_at(padded);
-                gate(values, gates, &mut z[r * padded..][..padded]);
-            }
-        }
-        for r in 0..samples {
-            let at = (r * ticks + t) * neurons;
-            out.states[at..][..neurons].copy_from_slice(&z[r * padded..][..neurons]);
         }
     }
     for r in 0..samples {
-        let last = &traces[r * history + ticks * slot..][..memory * slot];
-        let trace = &mut out.trace[r * neurons * memory..][..neurons * memory];
-        from_slots(memory, last, slot, trace);
+        traces.end(r, &mut out.trace[r * neurons * memory..][..neurons * memory]);
     }
 }
 
-/// A trace [D, M] into slots: `slots[m * slot + n] = trace[n][m]`.
-pub(super) fn to_slots(memory: usize, trace: &[f32], slots: &mut [f32], slot: usize) {
-    for (n, trace) in trace.chunks_exact(memory).enumerate() {
-        for (m, value) in trace.iter().enumerate() {
-            slots[m * slot + n] = *value;
+/// Takes the state z of tick t into the sums α of a sample's pairs, and scales them.
+pub(super) fn advance(
+    packed: &Packed<'_>,
+    t: usize,
+    z: &[f32],
+    alpha: &mut [f32],
+    synchrony: &mut [f32],
+) {
+    let (weights, pairs) = (packed.weights, alpha.len());
+    if pairs == 0 {
+        return;
+    }
+    synchronisation::step(alpha, weights.retention, z, weights.left, weights.right);
+    let root = &packed.norms.inverse_root[t * pairs..][..pairs];
+    for ((s, alpha), root) in synchrony.iter_mut().zip(alpha).zip(root) {
+        *s = *alpha * root;
+    }
+}
+
+/// The traces of a group's neurons: of each block M + T slots, those from before first.
+pub(super) struct Traces {
+    shape: Shape,
+    /// [blocks][M + T][ROWS][LANES].
+    pub(super) slots: Vec<f32>,
+}
+
+impl Traces {
+    pub(super) fn new(shape: Shape) -> Traces {
+        let slots = vec![0.0f32; shape.blocks() * (shape.memory + shape.ticks) * SLOT];
+        Traces { shape, slots }
+    }
+
+    fn history(&self) -> usize {
+        (self.shape.memory + self.shape.ticks) * SLOT
+    }
+
+    /// Slot `slot` of row r.
+    fn fill(&mut self, slot: usize, r: usize, value: impl Fn(usize) -> f32) {
+        let history = self.history();
+        for (block, slots) in self.slots.chunks_exact_mut(history).enumerate() {
+            let start = block * LANES;
+            let lanes = LANES.min(self.shape.neurons - start);
+            let out = &mut slots[slot * SLOT + r * LANES..][..lanes];
+            for (lane, out) in out.iter_mut().enumerate() {
+                *out = value(start + lane);
+            }
         }
     }
-}
 
-/// Slots as a trace [D, M]: `trace[n][m] = slots[m * slot + n]`.
-pub(super) fn from_slots(memory: usize, slots: &[f32], slot: usize, trace: &mut [f32]) {
-    for (n, trace) in trace.chunks_exact_mut(memory).enumerate() {
-        for (m, value) in trace.iter_mut().enumerate() {
-            *value = slots[m * slot + n];
+    /// The first M slots of row r become `trace` [D, M].
+    pub(super) fn begin(&mut self, r: usize, trace: &[f32]) {
+        let memory = self.shape.memory;
+        (0..memory).for_each(|m| self.fill(m, r, |n| trace[n * memory + m]));
+    }
+
+    /// The last M slots of row r become `trace`.
+    pub(super) fn begin_last(&mut self, r: usize, trace: &[f32]) {
+        let (memory, ticks) = (self.shape.memory, self.shape.ticks);
+        (0..memory).for_each(|m| self.fill(ticks + m, r, |n| trace[n * memory + m]));
+    }
+
+    /// What tick t pushes.
+    pub(super) fn push(&mut self, t: usize, r: usize, values: &[f32]) {
+        self.fill(self.shape.memory + t, r, |n| values[n]);
+    }
+
+    /// The slots of a block from the oldest that tick t reads on.
+    pub(super) fn last(&self, t: usize, block: usize) -> &[f32] {
+        &self.slots[block * self.history() + (t + 1) * SLOT..(block + 1) * self.history()]
+    }
+
+    /// The same, to be changed.
+    pub(super) fn last_mut(&mut self, t: usize, block: usize) -> &mut [f32] {
+        let history = self.history();
+        &mut self.slots[block * history + (t + 1) * SLOT..(block + 1) * history]
+    }
+
+    /// `values` [D] become what tick t pushed.
+    pub(super) fn pushed(&self, t: usize, r: usize, values: &mut [f32]) {
+        let at = (self.shape.memory + t) * SLOT + r * LANES;
+        let blocks = self.slots.chunks_exact(self.history());
+        for (values, slots) in values.chunks_mut(LANES).zip(blocks) {
+            values.copy_from_slice(&slots[at..][..values.len()]);
         }
     }
-}
 
-/// y [ROWS][2][padded] of the neuron-level models' second layer, from g [ROWS][H][slot].
-pub(super) fn second_level(shape: Shape, packed: &Packed<'_>, g: &[f32], y: &mut [f32]) {
-    let (padded, hidden) = (shape.padded(), shape.hidden);
-    fill_rows(y, &packed.level2_bias);
-    let g_at = Strides { row: hidden * shape.slot(), slot: shape.slot() };
-    let y_at = Strides { row: 2 * padded, slot: padded };
-    for (block, weights) in packed.level2.chunks(hidden * 2 * LANES).enumerate() {
-        let from = block * LANES;
-        thin::lanewise_product(hidden, 2, &g[from..], g_at, weights, &mut y[from..], y_at);
+    /// `trace` [D, M] becomes the last M slots of row r.
+    pub(super) fn end(&self, r: usize, trace: &mut [f32]) {
+        self.copy(self.shape.ticks, r, trace);
     }
-}
 
-/// Every row becomes `row`.
-pub(super) fn fill_rows(rows: &mut [f32], row: &[f32]) {
-    for out in rows.chunks_mut(row.len().max(1)) {
-        out.copy_from_slice(row);
-    }
-}
-
-/// Every row becomes `row`, whose pieces of `padded` stand at multiples of `slot`.
-pub(super) fn fill_slots(rows: &mut [f32], slot: usize, row: &[f32], padded: usize) {
-    for (out, piece) in rows.chunks_mut(slot).zip(row.chunks(padded).cycle()) {
-        out[..padded].copy_from_slice(piece);
-    }
-}
-
-multiversion! {
-    /// values × σ(gates), for as many as `out` has.
-    pub(super) fn gate(values: &[f32], gates: &[f32], out: &mut [f32]) {
-        for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
-            *out = value * math::sigmoid(*gate);
+    /// `trace` [D, M] becomes M slots of row r, from `first` on.
+    pub(super) fn copy(&self, first: usize, r: usize, trace: &mut [f32]) {
+        for (n, trace) in trace.chunks_exact_mut(self.shape.memory).enumerate() {
+            let at = n / LANES * self.history() + r * LANES + n % LANES;
+            for (m, value) in trace.iter_mut().enumerate() {
+                *value = self.slots[at + (first + m) * SLOT];
+            }
         }
     }
-}
-
-multiversion! {
-    /// LayerNorm of the gated synapse over its `neurons`; zeros behind them.
-    pub(super) fn normalised_gate(
-        neurons: usize, u: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32],
-    ) {
-        let (values, gates) = u.split_at(u.len() / 2);
-        for ((out, value), gate) in out[..neurons].iter_mut().zip(values).zip(gates) {
-            *out = value * math::sigmoid(*gate);
-        }
-        let (mean, inverse) = moments(&out[..neurons]);
-        for ((out, weight), bias) in out[..neurons].iter_mut().zip(weight).zip(bias) {
-            *out = (*out - mean) * inverse * weight + bias;
-        }
-    }
-}
-
-/// (mean, 1/√(variance + ε)), summed in lanes.
-#[inline(always)]
-pub(super) fn moments(values: &[f32]) -> (f32, f32) {
-    let count = values.len() as f32;
-    let mean = sum(values, |x| x) / count;
-    let variance = sum(values, |x| (x - mean) * (x - mean)) / count;
-    (mean, 1.0 / (variance + EPSILON).sqrt())
-}
-
-#[inline(always)]
-pub(super) fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += of(*value);
-        }
-    }
-    let mut total = 0.0;
-    for lane in lanes {
-        total += lane;
-    }
-    for value in rest {
-        total += of(*value);
-    }
-    total
 }

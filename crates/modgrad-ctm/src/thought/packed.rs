@@ -1,76 +1,64 @@
-//! Weights as the loops read them: rows in whole vectors, each block of neurons
-//! with its weights side by side.
+//! Weights as the loops read them: products in panels, each block of neurons with its
+//! weights side by side.
 
 use modgrad_compute::Pool;
-use modgrad_compute::thin::LANES;
+use modgrad_compute::thin::{LANES, Panels};
 
+use super::synapse::Synapse;
 use super::{Shape, Weights};
 use crate::synchronisation::Norms;
 
 pub(super) struct Packed<'a> {
     pub(super) weights: &'a Weights<'a>,
     pub(super) norms: Norms,
-    /// [S][padded width].
-    pub(super) query: Vec<f32>,
+    pub(super) query: Panels,
     /// [padded width].
     pub(super) query_bias: Vec<f32>,
-    /// [d + D][2 padded]: values, then gates.
-    pub(super) synapse: Vec<f32>,
-    /// [2 padded].
-    pub(super) synapse_bias: Vec<f32>,
-    /// [padded].
-    pub(super) norm_weight: Vec<f32>,
-    /// [padded].
-    pub(super) norm_bias: Vec<f32>,
+    pub(super) synapse: Synapse<'a>,
     /// [blocks][M][O][LANES].
     pub(super) level1: Vec<f32>,
-    /// [O][padded].
+    /// [blocks][O][LANES].
     pub(super) level1_bias: Vec<f32>,
     /// [blocks][H][2][LANES].
     pub(super) level2: Vec<f32>,
-    /// [2][padded].
+    /// [blocks][2][LANES].
     pub(super) level2_bias: Vec<f32>,
 }
 
 impl<'a> Packed<'a> {
     pub(super) fn new(pool: &Pool, shape: Shape, weights: &'a Weights<'a>) -> Packed<'a> {
-        let (neurons, padded) = (shape.neurons, shape.padded());
+        let neurons = shape.neurons;
+        // Where the query has no effect nobody asks for it.
+        let asking = if shape.reads_once() { &[] } else { weights.query_weight };
+        let pairs = if shape.reads_once() { 0 } else { shape.pairs };
         Packed {
             weights,
-            norms: Norms::new(weights.retention, shape.ticks),
-            query: padded_rows(weights.query_weight, shape.width, shape.padded_width()),
-            query_bias: padded_rows(weights.query_bias, shape.width, shape.padded_width()),
-            synapse: padded_rows(weights.synapse_weight, neurons, padded),
-            synapse_bias: padded_rows(weights.synapse_bias, neurons, padded),
-            norm_weight: padded_rows(weights.norm_weight, neurons, padded),
-            norm_bias: padded_rows(weights.norm_bias, neurons, padded),
+            norms: Norms::new(if pairs == 0 { &[] } else { weights.retention }, shape.ticks),
+            query: Panels::new(pool, asking, pairs, shape.width, 1),
+            query_bias: padded(weights.query_bias, shape.padded_width()),
+            synapse: Synapse::new(pool, shape, weights.synapse),
             level1: blocks(pool, weights.level1_weight, neurons),
-            level1_bias: padded_rows(weights.level1_bias, neurons, padded),
+            level1_bias: blocks(pool, weights.level1_bias, neurons),
             level2: blocks(pool, weights.level2_weight, neurons),
-            level2_bias: padded_rows(weights.level2_bias, neurons, padded),
+            level2_bias: blocks(pool, weights.level2_bias, neurons),
         }
     }
 }
 
-/// Rows of `width` in rows of `padded`, zeros behind each.
-pub(super) fn padded_rows(rows: &[f32], width: usize, padded: usize) -> Vec<f32> {
-    if width == padded {
-        return rows.to_vec();
-    }
-    let count = rows.len().checked_div(width).unwrap_or(0);
-    let mut out = vec![0.0f32; count * padded];
-    for (out, row) in out.chunks_mut(padded.max(1)).zip(rows.chunks(width.max(1))) {
-        out[..width].copy_from_slice(row);
-    }
+/// A row with zeros behind it.
+pub(super) fn padded(row: &[f32], length: usize) -> Vec<f32> {
+    let mut out = row.to_vec();
+    out.resize(length, 0.0);
     out
 }
 
 /// [K][D] as [blocks][K][LANES].
 fn blocks(pool: &Pool, rows: &[f32], neurons: usize) -> Vec<f32> {
-    let count = rows.len().checked_div(neurons).unwrap_or(0);
+    let count = rows.len() / neurons;
     let mut out = vec![0.0f32; neurons.div_ceil(LANES) * count * LANES];
-    pool.for_rows(&mut out, (count * LANES).max(1), 1, |first, blocks| {
-        for (offset, block) in blocks.chunks_mut((count * LANES).max(1)).enumerate() {
+    let few = (1usize << 15).div_ceil((count * LANES).max(1));
+    pool.for_rows(&mut out, count * LANES, few, |first, blocks| {
+        for (offset, block) in blocks.chunks_mut(count * LANES).enumerate() {
             let start = (first + offset) * LANES;
             let lanes = LANES.min(neurons - start);
             for (k, out) in block.chunks_mut(LANES).enumerate() {

@@ -9,13 +9,16 @@ use super::*;
 #[derive(Clone)]
 struct Plain {
     shape: Shape,
+    /// Empty: one layer with a gate.
+    below: Widths,
     left: Vec<i32>,
     right: Vec<i32>,
     /// In the order of NAMES.
     tensors: Vec<Vec<f64>>,
 }
 
-const NAMES: [&str; 15] = [
+/// The operands, but for those of the synapse, which follow.
+const NAMES: [&str; 11] = [
     "keys",
     "values",
     "state",
@@ -23,22 +26,40 @@ const NAMES: [&str; 15] = [
     "retention",
     "query_weight",
     "query_bias",
-    "synapse_weight",
-    "synapse_bias",
-    "norm_weight",
-    "norm_bias",
     "level1_weight",
     "level1_bias",
     "level2_weight",
     "level2_bias",
 ];
 
+/// The widths of a synapse: those downwards, the first the neurons'.
+type Widths = &'static [usize];
+
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+fn silu(x: f64) -> f64 {
+    x * sigmoid(x)
+}
+
+/// x·w + b, w [inputs, columns].
+fn affine(x: &[f64], w: &[f64], b: &[f64]) -> Vec<f64> {
+    let columns = b.len();
+    let sum = |n: usize| x.iter().enumerate().map(|(k, x)| x * w[k * columns + n]).sum::<f64>();
+    (0..columns).map(|n| b[n] + sum(n)).collect()
+}
+
+fn normalised(v: Vec<f64>, weight: &[f64], bias: &[f64]) -> Vec<f64> {
+    let count = v.len() as f64;
+    let mean = v.iter().sum::<f64>() / count;
+    let variance = v.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+    let inverse = 1.0 / (variance + f64::from(EPSILON)).sqrt();
+    (0..v.len()).map(|n| (v[n] - mean) * inverse * weight[n] + bias[n]).collect()
+}
+
 impl Plain {
-    fn new(shape: Shape, seed: u64) -> Plain {
+    fn new((shape, below): (Shape, Widths), seed: u64) -> Plain {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut next = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -54,23 +75,35 @@ impl Plain {
             pairs,
             pairs * width,
             width,
-            (width + neurons) * 2 * neurons,
-            2 * neurons,
-            neurons,
-            neurons,
             memory * outputs * neurons,
             outputs * neurons,
             hidden * 2 * neurons,
             if hidden == 0 { 0 } else { 2 * neurons },
         ];
+        let mut sizes = sizes.to_vec();
+        // (size, whether it is around 1)
+        let mut ones = Vec::new();
+        let mut inner = width + neurons;
+        let down = std::iter::once(neurons).chain(below.iter().copied());
+        let up = down.clone().take(below.len()).collect::<Vec<_>>().into_iter().rev();
+        for (index, wide) in down.chain(up).enumerate() {
+            let columns = if below.is_empty() { 2 * wide } else { wide };
+            sizes.extend([inner * columns, columns, wide, wide]);
+            ones.push(sizes.len() - 2);
+            if index > below.len() {
+                sizes.extend([wide, wide]);
+                ones.push(sizes.len() - 2);
+            }
+            inner = wide;
+        }
         let tensors = sizes
             .iter()
             .enumerate()
             .map(|(index, &size)| {
                 (0..size)
                     .map(|_| match index {
-                        4 => 0.2 + 0.7 * next(), // retention
-                        9 => 0.5 + next(),       // the norm's weight
+                        4 => 0.2 + 0.7 * next(),                    // retention
+                        one if ones.contains(&one) => 0.5 + next(), // a norm's weight
                         _ => f64::from((1.6 * next() - 0.8) as f32),
                     })
                     .map(|value| f64::from(value as f32))
@@ -83,7 +116,7 @@ impl Plain {
         if pairs > 0 {
             left[0] = right[0]; // a neuron with itself
         }
-        Plain { shape, left, right, tensors }
+        Plain { shape, below, left, right, tensors }
     }
 
     /// z_1 … z_T [B, T, D] and the last trace [B, D, M].
@@ -91,8 +124,8 @@ impl Plain {
         let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs } =
             self.shape;
         let outputs = self.shape.outputs();
-        let [keys, values, start, trace0, retention, wq, bq, ws, bs, gamma, beta, w1, b1, w2, b2] =
-            std::array::from_fn::<_, 15, _>(|index| &self.tensors[index]);
+        let [keys, values, start, trace0, retention, wq, bq, w1, b1, w2, b2] =
+            std::array::from_fn::<_, 11, _>(|index| &self.tensors[index]);
         let (mut all, mut last) = (Vec::new(), Vec::new());
         for b in 0..batch {
             let mut z = start[b * neurons..][..neurons].to_vec();
@@ -128,20 +161,10 @@ impl Plain {
                     }
                 }
                 x.extend(&z);
-                let u: Vec<f64> = (0..2 * neurons)
-                    .map(|n| {
-                        let products =
-                            x.iter().enumerate().map(|(k, x)| x * ws[k * 2 * neurons + n]);
-                        bs[n] + products.sum::<f64>()
-                    })
-                    .collect();
-                let v: Vec<f64> = (0..neurons).map(|n| u[n] * sigmoid(u[neurons + n])).collect();
-                let mean = v.iter().sum::<f64>() / neurons as f64;
-                let variance = v.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / neurons as f64;
+                let pushed = self.synapse(&x);
                 for n in 0..neurons {
-                    let normal = (v[n] - mean) / (variance + f64::from(EPSILON)).sqrt();
                     trace[n].remove(0);
-                    trace[n].push(normal * gamma[n] + beta[n]);
+                    trace[n].push(pushed[n]);
                     let h = |o: usize| -> f64 {
                         let products =
                             (0..memory).map(|m| trace[n][m] * w1[(m * outputs + o) * neurons + n]);
@@ -167,6 +190,29 @@ impl Plain {
         (all, last)
     }
 
+    fn synapse(&self, x: &[f64]) -> Vec<f64> {
+        let mut rest = self.tensors[NAMES.len()..].iter();
+        let mut next = || rest.next().unwrap();
+        if self.below.is_empty() {
+            let u = affine(x, next(), next());
+            let (values, gates) = u.split_at(u.len() / 2);
+            let gated = values.iter().zip(gates).map(|(v, g)| v * sigmoid(*g)).collect();
+            return normalised(gated, next(), next());
+        }
+        let mut down: Vec<Vec<f64>> = Vec::new();
+        for index in 0..=self.below.len() {
+            let u = affine(if index == 0 { x } else { &down[index - 1] }, next(), next());
+            down.push(normalised(u, next(), next()).into_iter().map(silu).collect());
+        }
+        let mut e = down.pop().unwrap();
+        while let Some(h) = down.pop() {
+            let u = affine(&e, next(), next());
+            let up = normalised(u, next(), next()).into_iter().map(silu);
+            e = normalised(up.zip(h).map(|(up, h)| up + h).collect(), next(), next());
+        }
+        e
+    }
+
     fn narrow(&self) -> Vec<Vec<f32>> {
         self.tensors.iter().map(|t| t.iter().map(|&x| x as f32).collect()).collect()
     }
@@ -176,61 +222,79 @@ fn inputs(narrow: &[Vec<f32>]) -> Inputs<'_> {
     Inputs { keys: &narrow[0], values: &narrow[1], state: &narrow[2], trace: &narrow[3] }
 }
 
-fn weights<'a>(plain: &'a Plain, narrow: &'a [Vec<f32>]) -> Weights<'a> {
+fn layers<'a>(plain: &Plain, narrow: &'a [Vec<f32>]) -> Vec<Layer<'a>> {
+    let mut rest = narrow[NAMES.len()..].iter().map(Vec::as_slice);
+    let mut next = || rest.next().unwrap();
+    (0..2 * plain.below.len() + 1)
+        .map(|index| Layer {
+            weight: next(),
+            bias: next(),
+            norm_weight: next(),
+            norm_bias: next(),
+            skip: (index > plain.below.len()).then(|| [next(), next()]),
+        })
+        .collect()
+}
+
+fn weights<'a>(plain: &'a Plain, narrow: &'a [Vec<f32>], synapse: &'a [Layer<'a>]) -> Weights<'a> {
     Weights {
         left: &plain.left,
         right: &plain.right,
         retention: &narrow[4],
         query_weight: &narrow[5],
         query_bias: &narrow[6],
-        synapse_weight: &narrow[7],
-        synapse_bias: &narrow[8],
-        norm_weight: &narrow[9],
-        norm_bias: &narrow[10],
-        level1_weight: &narrow[11],
-        level1_bias: &narrow[12],
-        level2_weight: &narrow[13],
-        level2_bias: &narrow[14],
+        synapse,
+        level1_weight: &narrow[7],
+        level1_bias: &narrow[8],
+        level2_weight: &narrow[9],
+        level2_bias: &narrow[10],
     }
 }
 
-/// (states, last trace, attended, synapse, hidden).
-fn forward(pool: &Pool, plain: &Plain) -> [Vec<f32>; 5] {
+/// In the order of the fields of `Saved`.
+type Kept = [Vec<f32>; 6];
+
+fn forward(pool: &Pool, plain: &Plain) -> Kept {
     let shape = plain.shape;
-    let rows = shape.batch * shape.ticks;
     let narrow = plain.narrow();
-    let mut states = vec![0.0; rows * shape.neurons];
-    let mut trace = vec![0.0; shape.batch * shape.neurons * shape.memory];
-    let mut attended = vec![0.0; rows * shape.width];
-    let mut synapse = vec![0.0; rows * 2 * shape.neurons];
-    let mut hidden = vec![0.0; rows * shape.outputs() * shape.neurons];
-    let saved = Saved {
-        states: &mut states,
-        trace: &mut trace,
-        attended: &mut attended,
-        synapse: &mut synapse,
-        hidden: &mut hidden,
-    };
-    think(pool, shape, inputs(&narrow), &weights(plain, &narrow), saved);
-    [states, trace, attended, synapse, hidden]
+    let synapse = layers(plain, &narrow);
+    let columns: usize = synapse.iter().map(|one| one.bias.len()).sum();
+    let rows = |size: usize| vec![f32::NAN; shape.batch * size];
+    let mut kept = [
+        rows(shape.ticks * shape.neurons),
+        rows(shape.neurons * shape.memory),
+        rows(shape.ticks * shape.width),
+        rows(shape.ticks * shape.width),
+        rows(shape.ticks * shape.heads * shape.tokens),
+        rows(shape.ticks * columns),
+    ];
+    let [states, trace, attended, query, attention, synapse_kept] = &mut kept;
+    let saved = Saved { states, trace, attended, query, attention, synapse: synapse_kept };
+    think(pool, shape, inputs(&narrow), &weights(plain, &narrow, &synapse), saved);
+    kept
 }
 
 /// The gradients of Σ upstream·(states, then last trace).
-fn backward(pool: &Pool, plain: &Plain, saved: &[Vec<f32>; 5], upstream: &[f32]) -> Vec<Vec<f32>> {
+fn backward(pool: &Pool, plain: &Plain, kept: &Kept, upstream: &[f32]) -> Vec<Vec<f32>> {
     let narrow = plain.narrow();
     let mut found: Vec<Vec<f32>> = narrow.iter().map(|t| vec![f32::NAN; t.len()]).collect();
-    let gradients = Gradients::from_parts(found.iter_mut().map(Vec::as_mut_slice));
-    let [states, _, attended, synapse, hidden] = saved;
-    let read = Read { states, attended, synapse, hidden };
-    let weights = weights(plain, &narrow);
-    let (states, trace) = upstream.split_at(states.len());
-    let upstream = Upstream { states, trace };
+    // The synapse's come after the query's.
+    let (before, after) = found.split_at_mut(7);
+    let (levels, synapse) = after.split_at_mut(NAMES.len() - 7);
+    let ordered = before.iter_mut().chain(synapse).chain(levels).map(Vec::as_mut_slice);
+    let gradients = Gradients::from_parts(plain.below.len() + 1, ordered);
+    let [states, _, attended, query, attention, synapse] = kept;
+    let read = Read { states, attended, query, attention, synapse };
+    let (of_states, of_trace) = upstream.split_at(states.len());
+    let upstream = Upstream { states: of_states, trace: of_trace };
+    let layers = layers(plain, &narrow);
+    let weights = weights(plain, &narrow, &layers);
     think_gradient(pool, plain.shape, inputs(&narrow), &weights, read, upstream, gradients);
     found
 }
 
 /// More ticks than memory, fewer, one; shallow and deep; odd sizes and one sample.
-fn shapes() -> Vec<Shape> {
+fn shapes() -> Vec<(Shape, Widths)> {
     let base = Shape {
         batch: 5,
         ticks: 5,
@@ -243,23 +307,28 @@ fn shapes() -> Vec<Shape> {
         pairs: 5,
     };
     vec![
-        base,
-        Shape { hidden: 0, ..base },
-        Shape { ticks: 2, memory: 4, batch: 1, ..base },
-        Shape { ticks: 1, memory: 1, heads: 1, tokens: 1, ..base },
-        Shape { neurons: 17, width: 18, heads: 3, batch: 2, hidden: 5, ..base },
-        Shape { neurons: 1, pairs: 1, batch: 4, ..base },
-        Shape { pairs: 0, ..base },
-        Shape { tokens: 1, ..base },
-        Shape { batch: 0, ..base },
+        (base, &[]),
+        (Shape { hidden: 0, ..base }, &[]),
+        (Shape { ticks: 2, memory: 4, batch: 1, ..base }, &[]),
+        (Shape { ticks: 1, memory: 1, heads: 1, tokens: 1, ..base }, &[]),
+        (Shape { neurons: 17, width: 18, heads: 3, batch: 2, hidden: 5, ..base }, &[]),
+        (Shape { neurons: 33, width: 32, heads: 2, batch: 9, ticks: 10, ..base }, &[]),
+        (Shape { neurons: 1, pairs: 1, batch: 4, ..base }, &[]),
+        (Shape { pairs: 0, ..base }, &[]),
+        (Shape { tokens: 1, ..base }, &[]),
+        (Shape { batch: 0, ..base }, &[]),
+        (base, &[4]),
+        (Shape { hidden: 0, ticks: 2, ..base }, &[5, 4, 3]),
+        (Shape { neurons: 40, pairs: 0, ..base }, &[33, 18]),
     ]
 }
 
 #[test]
 fn states_are_those_of_the_equations() {
     let pool = Pool::new(2);
-    for shape in shapes() {
-        let plain = Plain::new(shape, 3);
+    for case in shapes() {
+        let shape = case.0;
+        let plain = Plain::new(case, 3);
         let [states, trace, ..] = forward(&pool, &plain);
         let (expected, last) = plain.results();
         let expected = expected.iter().chain(&last);
@@ -276,8 +345,9 @@ fn states_are_those_of_the_equations() {
 fn gradients_are_those_of_finite_differences() {
     const STEP: f64 = 1e-5;
     let pool = Pool::new(2);
-    for shape in shapes() {
-        let plain = Plain::new(shape, 4);
+    for case in shapes() {
+        let shape = case.0;
+        let plain = Plain::new(case, 4);
         let saved = forward(&pool, &plain);
         let upstream: Vec<f32> = (0..saved[0].len() + saved[1].len())
             .map(|i| ((i * 7919) % 23) as f32 / 23.0 - 0.4)
@@ -288,7 +358,8 @@ fn gradients_are_those_of_finite_differences() {
             found.zip(&upstream).map(|(z, d)| z * f64::from(*d)).sum()
         };
         let found = backward(&pool, &plain, &saved, &upstream);
-        for (tensor, name) in NAMES.iter().enumerate() {
+        let names = NAMES.iter().chain(std::iter::repeat(&"of the synapse"));
+        for (tensor, name) in names.enumerate().take(plain.tensors.len()) {
             let count = plain.tensors[tensor].len();
             for at in (0..count).step_by(count.div_ceil(25).max(1)) {
                 let moved = |by: f64| {
@@ -321,7 +392,7 @@ fn neither_threads_nor_company_change_a_bit() {
         hidden: 3,
         pairs: 8,
     };
-    let plain = Plain::new(shape, 5);
+    let plain = Plain::new((shape, &[9]), 5);
     let one = forward(&Pool::new(1), &plain);
     let upstream = vec![0.3f32; one[0].len() + one[1].len()];
     let gradients = backward(&Pool::new(1), &plain, &one, &upstream);
@@ -349,8 +420,8 @@ fn neither_threads_nor_company_change_a_bit() {
 /// With one token the softmax is 1 whatever the query, so nothing reaches it.
 #[test]
 fn a_single_token_leaves_the_query_without_effect() {
-    let shape = Shape { tokens: 1, ..shapes()[0] };
-    let plain = Plain::new(shape, 6);
+    let shape = Shape { tokens: 1, ..shapes()[0].0 };
+    let plain = Plain::new((shape, &[]), 6);
     let pool = Pool::new(1);
     let saved = forward(&pool, &plain);
     let found = backward(&pool, &plain, &saved, &vec![1.0; saved[0].len() + saved[1].len()]);

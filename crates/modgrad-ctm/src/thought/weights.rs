@@ -4,157 +4,97 @@ use modgrad_compute::Pool;
 use modgrad_compute::gemm::{self, Matrix, Output, Precision};
 use modgrad_compute::pool::SharedMut;
 use modgrad_compute::reduce::column_sums;
-use modgrad_compute::thin::{self, LANES, Strides};
+use modgrad_compute::thin::LANES;
 
-use super::backward::Found;
-use super::{Gradients, Inputs, Read, Shape};
-use crate::synchronisation::state;
+use super::backward::{Found, Unit};
+use super::packed::Packed;
+use super::{Gradients, Shape};
 
 pub(super) fn run(
     pool: &Pool,
     shape: Shape,
-    inputs: Inputs<'_>,
-    read: Read<'_>,
+    packed: &Packed<'_>,
     found: &Found,
     gradients: &mut Gradients<'_>,
 ) {
-    let Shape { batch, ticks, neurons, width, pairs, .. } = shape;
-    let (padded, rows) = (shape.padded(), batch * ticks);
-    let mut joined = vec![0.0f32; rows * (width + neurons)];
-    for (row, input) in joined.chunks_mut(width + neurons).enumerate() {
-        let (b, t) = (row / ticks, row % ticks);
-        let start = &inputs.state[b * neurons..];
-        let states = &read.states[b * ticks * neurons..][..ticks * neurons];
-        input[..width].copy_from_slice(&read.attended[row * width..][..width]);
-        input[width..].copy_from_slice(state(&start[..neurons], states, neurons, t));
+    let Shape { width, neurons, pairs, .. } = shape;
+    let rows = shape.batch * shape.ticks;
+    let sizes = packed.synapse.sizes();
+    for (index, (one, [inner, columns, norm])) in
+        gradients.synapse.iter_mut().zip(sizes).enumerate()
+    {
+        let [x, dy] = &found.layers[index];
+        product(pool, x, inner, dy, columns, one.weight);
+        column_sums(pool, dy, rows, columns, one.bias, false);
+        let [skip_weight, skip_bias] = &mut one.skip;
+        let parts = [&mut *one.norm_weight, &mut *one.norm_bias, skip_weight, skip_bias];
+        for (part, out) in parts.into_iter().enumerate().filter(|(_, out)| !out.is_empty()) {
+            sum(found, |unit| &unit.norms[index][part * norm..][..norm], out);
+        }
     }
-    let columns = unpadded(&found.dsynapse, neurons, padded);
-    product(pool, &joined, width + neurons, &columns, 2 * neurons, gradients.synapse_weight);
-    column_sums(pool, &columns, rows, 2 * neurons, gradients.synapse_bias, false);
-
-    let columns = unpadded(&found.dquery, width, shape.padded_width());
-    if shape.reads_once() {
+    if packed.query.inner() == 0 {
         gradients.query_weight.fill(0.0);
     } else {
-        product(pool, &found.synchrony, pairs, &columns, width, gradients.query_weight);
+        product(pool, &found.synchrony, pairs, &found.dquery, width, gradients.query_weight);
     }
-    column_sums(pool, &columns, rows, width, gradients.query_bias, false);
-
-    let level1 = Layer {
-        inputs: shape.memory,
-        outputs: shape.outputs(),
-        x_slot: shape.slot(),
-        dy_slot: shape.slot(),
-    };
-    let traces = Rows {
-        data: &found.traces,
-        sample: (shape.memory + ticks) * shape.slot(),
-        skip: shape.slot(),
-        row: shape.slot(),
-    };
-    level1.run(pool, shape, traces, &found.dhidden, gradients.level1_weight, gradients.level1_bias);
-    if shape.hidden > 0 {
-        let level2 =
-            Layer { inputs: shape.hidden, outputs: 2, x_slot: shape.slot(), dy_slot: padded };
-        let size = shape.hidden * shape.slot();
-        let gated = Rows { data: &found.gated, sample: ticks * size, skip: 0, row: size };
-        level2.run(
-            pool,
-            shape,
-            gated,
-            &found.dsecond,
-            gradients.level2_weight,
-            gradients.level2_bias,
-        );
+    column_sums(pool, &found.dquery, rows, width, gradients.query_bias, false);
+    sum(found, |unit| &unit.retention, gradients.retention);
+    let levels: [(fn(&Unit) -> &[f32], &mut [f32]); 4] = [
+        (|unit| &unit.level1, gradients.level1_weight),
+        (|unit| &unit.level1_bias, gradients.level1_bias),
+        (|unit| &unit.level2, gradients.level2_weight),
+        (|unit| &unit.level2_bias, gradients.level2_bias),
+    ];
+    for (of, out) in levels {
+        sum_blocks(pool, neurons, found, of, out);
     }
 }
 
 /// out [k][n] = xᵀ·dy over all rows.
 fn product(pool: &Pool, x: &[f32], inner: usize, dy: &[f32], width: usize, out: &mut [f32]) {
-    if out.is_empty() {
-        return;
-    }
     let rows = x.len() / inner;
     let left = Matrix::f32(x, rows, inner).transposed();
     let right = Matrix::f32(dy, rows, width);
     gemm::gemm(pool, Precision::F32, left, right, Output::F32(out), false, None);
 }
 
-/// Rows of `padded` without what stands behind the first `width` of each.
-fn unpadded(rows: &[f32], width: usize, padded: usize) -> Vec<f32> {
-    if width == padded {
-        return rows.to_vec();
+/// out = the sum of all units' parts.
+fn sum<'a>(found: &'a Found, of: impl Fn(&'a Unit) -> &'a [f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for unit in &found.units {
+        for (out, value) in out.iter_mut().zip(of(unit)) {
+            *out += value;
+        }
     }
-    rows.chunks(padded).flat_map(|row| &row[..width]).copied().collect()
 }
 
-/// Where a layer's inputs lie: tick t of sample b from `b·sample + skip + t·row` on.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    data: &'a [f32],
-    sample: usize,
-    skip: usize,
-    row: usize,
-}
-
-/// A layer of the neuron-level models.
-struct Layer {
-    inputs: usize,
-    outputs: usize,
-    /// From a slot of the inputs to the next.
-    x_slot: usize,
-    /// From a slot of the outputs to the next.
-    dy_slot: usize,
-}
-
-impl Layer {
-    /// dweight [inputs][outputs][D] and dbias [outputs][D], a thread a block of neurons.
-    fn run(
-        &self,
-        pool: &Pool,
-        shape: Shape,
-        x: Rows<'_>,
-        dy: &[f32],
-        dweight: &mut [f32],
-        dbias: &mut [f32],
-    ) {
-        let Layer { inputs, outputs, x_slot, dy_slot } = *self;
-        let Shape { batch, ticks, neurons, .. } = shape;
-        let padded = shape.padded();
-        let (dweight, dbias) = (SharedMut::new(dweight), SharedMut::new(dbias));
-        let x_at = Strides { row: x.row, slot: x_slot };
-        let dy_at = Strides { row: outputs * dy_slot, slot: dy_slot };
-        pool.for_ranges(padded / LANES, 1, |blocks| {
-            let mut sums = vec![0.0f32; inputs * outputs * LANES];
-            let mut biases = vec![0.0f32; outputs * LANES];
-            for block in blocks {
-                let start = block * LANES;
-                sums.fill(0.0);
-                biases.fill(0.0);
-                for b in 0..batch {
-                    let x = &x.data[b * x.sample + x.skip + start..];
-                    let dy = &dy[b * ticks * outputs * dy_slot + start..];
-                    thin::lanewise_outer(ticks, inputs, outputs, x, x_at, dy, dy_at, &mut sums);
-                    for t in 0..ticks {
-                        for (o, bias) in biases.chunks_mut(LANES).enumerate() {
-                            let dy = &dy[(t * outputs + o) * dy_slot..][..LANES];
-                            for (bias, dy) in bias.iter_mut().zip(dy) {
-                                *bias += dy;
-                            }
-                        }
+/// out [K][D] = the sum of all units' [blocks][K][LANES].
+fn sum_blocks(
+    pool: &Pool,
+    neurons: usize,
+    found: &Found,
+    of: impl Fn(&Unit) -> &[f32] + Sync,
+    out: &mut [f32],
+) {
+    let count = out.len() / neurons;
+    let few = (1usize << 15).div_ceil((count * LANES).max(1));
+    let out = SharedMut::new(out);
+    pool.for_ranges(neurons.div_ceil(LANES), few, |blocks| {
+        for block in blocks {
+            let start = block * LANES;
+            let lanes = LANES.min(neurons - start);
+            for k in 0..count {
+                let mut sums = [0.0f32; LANES];
+                for unit in &found.units {
+                    let part = &of(unit)[(block * count + k) * LANES..][..LANES];
+                    for (sum, value) in sums.iter_mut().zip(part) {
+                        *sum += value;
                     }
                 }
-                let lanes = LANES.min(neurons - start);
-                let at = |k: usize| k * neurons + start..k * neurons + start + lanes;
-                for (k, sum) in sums.chunks(LANES).enumerate() {
-                    // SAFETY: the block's own neurons.
-                    unsafe { dweight.slice(at(k)) }.copy_from_slice(&sum[..lanes]);
-                }
-                for (o, bias) in biases.chunks(LANES).enumerate() {
-                    // SAFETY: the block's own neurons.
-                    unsafe { dbias.slice(at(o)) }.copy_from_slice(&bias[..lanes]);
-                }
+                let at = k * neurons + start;
+                // SAFETY: the block's own neurons.
+                unsafe { out.slice(at..at + lanes) }.copy_from_slice(&sums[..lanes]);
             }
-        });
-    }
+        }
+    });
 }

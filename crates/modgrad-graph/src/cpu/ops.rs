@@ -471,11 +471,13 @@ pub(super) fn run(
 
         Op::Synchronisation => thought::synchronisation(pool, x, out)?,
         Op::SynchronisationGradient => thought::synchronisation_gradient(pool, x, out)?,
-        Op::Think { ticks, heads, hidden } => {
-            thought::think(pool, *ticks, *heads, *hidden, x, out)?;
+        &Op::Think { ticks, heads, hidden, depth } => {
+            let attributes = thought::Attributes { ticks, heads, hidden, depth };
+            thought::think(pool, attributes, x, out)?;
         }
-        Op::ThinkGradient { ticks, heads, hidden } => {
-            thought::think_gradient(pool, *ticks, *heads, *hidden, x, out)?;
+        &Op::ThinkGradient { ticks, heads, hidden, depth } => {
+            let attributes = thought::Attributes { ticks, heads, hidden, depth };
+            thought::think_gradient(pool, attributes, x, out)?;
         }
     }
     Ok(())

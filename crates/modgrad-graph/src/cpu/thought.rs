@@ -2,10 +2,11 @@
 
 use modgrad_compute::Pool;
 use modgrad_ctm::synchronisation::{self, Shape as Recurrence};
-use modgrad_ctm::thought::{self, Gradients, Inputs, Read, Saved, Shape, Upstream, Weights};
+use modgrad_ctm::thought::{self, Gradients, Inputs, Layer, Read, Saved, Shape, Upstream, Weights};
 
 use super::HostMemory;
 use crate::error::{Error, Result};
+use crate::shape::thought::{SYNAPSE, synapse_operands};
 
 type Input<'a> = crate::backend::Operand<'a, HostMemory>;
 type Out<'a> = crate::backend::OperandMut<'a, HostMemory>;
@@ -67,53 +68,71 @@ fn check_pairs(op: &'static str, pairs: &[Input<'_>], neurons: usize) -> Result<
     Ok(())
 }
 
+/// The attributes of a thought.
+#[derive(Clone, Copy)]
+pub(super) struct Attributes {
+    pub(super) ticks: usize,
+    pub(super) heads: usize,
+    pub(super) hidden: usize,
+    pub(super) depth: usize,
+}
+
+impl Attributes {
+    /// How many operands a thought has.
+    fn operands(self) -> usize {
+        SYNAPSE + synapse_operands(self.depth) + if self.hidden == 0 { 2 } else { 4 }
+    }
+}
+
 pub(super) fn think(
     pool: &Pool,
-    ticks: usize,
-    heads: usize,
-    hidden: usize,
+    attributes: Attributes,
     x: &[Input<'_>],
     out: &mut [Out<'_>],
 ) -> Result<()> {
-    let shape = thought_shape("think", ticks, heads, hidden, x)?;
-    let [states, trace, attended, synapse, layer] = out else { return Err(arity("think")) };
+    let shape = thought_shape("think", attributes, x)?;
+    let [states, trace, attended, query, attention, synapse] = out else {
+        return Err(arity("think"));
+    };
     let saved = Saved {
         states: states.slice_mut(),
         trace: trace.slice_mut(),
         attended: attended.slice_mut(),
+        query: query.slice_mut(),
+        attention: attention.slice_mut(),
         synapse: synapse.slice_mut(),
-        hidden: layer.slice_mut(),
     };
-    thought::think(pool, shape, inputs(x), &weights(x, hidden), saved);
+    let layers = layers(x, attributes.depth);
+    thought::think(pool, shape, inputs(x), &weights(x, attributes, &layers), saved);
     Ok(())
 }
 
 pub(super) fn think_gradient(
     pool: &Pool,
-    ticks: usize,
-    heads: usize,
-    hidden: usize,
+    attributes: Attributes,
     x: &[Input<'_>],
     out: &mut [Out<'_>],
 ) -> Result<()> {
-    let shape = thought_shape("think_gradient", ticks, heads, hidden, x)?;
-    let operands = if hidden == 0 { 15 } else { 17 };
-    let saved = |index: usize| x[operands + index].slice::<f32>();
-    let read = Read { states: saved(0), attended: saved(2), synapse: saved(3), hidden: saved(4) };
-    let upstream = Upstream { states: saved(5), trace: saved(6) };
-    let gradients = Gradients::from_parts(out.iter_mut().map(|out| out.slice_mut()));
-    let weights = weights(x, hidden);
+    let shape = thought_shape("think_gradient", attributes, x)?;
+    let saved = |index: usize| x[attributes.operands() + index].slice::<f32>();
+    let read = Read {
+        states: saved(0),
+        attended: saved(2),
+        query: saved(3),
+        attention: saved(4),
+        synapse: saved(5),
+    };
+    let upstream = Upstream { states: saved(6), trace: saved(7) };
+    let parts = out.iter_mut().map(|out| out.slice_mut());
+    let gradients = Gradients::from_parts(attributes.depth, parts);
+    let layers = layers(x, attributes.depth);
+    let weights = weights(x, attributes, &layers);
     thought::think_gradient(pool, shape, inputs(x), &weights, read, upstream, gradients);
     Ok(())
 }
 
-fn thought_shape(
-    op: &'static str,
-    ticks: usize,
-    heads: usize,
-    hidden: usize,
-    x: &[Input<'_>],
-) -> Result<Shape> {
+fn thought_shape(op: &'static str, attributes: Attributes, x: &[Input<'_>]) -> Result<Shape> {
+    let Attributes { ticks, heads, hidden, .. } = attributes;
     let (keys, trace) = (x[0].shape, x[3].shape);
     let shape = Shape {
         batch: keys[0],
@@ -134,21 +153,38 @@ fn inputs<'a>(x: &[Input<'a>]) -> Inputs<'a> {
     Inputs { keys: x[0].slice(), values: x[1].slice(), state: x[2].slice(), trace: x[3].slice() }
 }
 
-fn weights<'a>(x: &[Input<'a>], hidden: usize) -> Weights<'a> {
+/// The layers of the synapse.
+fn layers<'a>(x: &[Input<'a>], depth: usize) -> Vec<Layer<'a>> {
+    let mut rest = x[SYNAPSE..].iter().map(|operand| operand.slice());
+    let mut next = || rest.next().unwrap_or_default();
+    (0..thought::layers(depth))
+        .map(|layer| Layer {
+            weight: next(),
+            bias: next(),
+            norm_weight: next(),
+            norm_bias: next(),
+            skip: (layer >= depth).then(|| [next(), next()]),
+        })
+        .collect()
+}
+
+fn weights<'a>(x: &[Input<'a>], attributes: Attributes, synapse: &'a [Layer<'a>]) -> Weights<'a> {
+    let levels = &x[SYNAPSE + synapse_operands(attributes.depth)..];
+    let second = |index: usize| match attributes.hidden {
+        0 => &[],
+        _ => levels[index].slice(),
+    };
     Weights {
         left: x[4].slice(),
         right: x[5].slice(),
         retention: x[6].slice(),
         query_weight: x[7].slice(),
         query_bias: x[8].slice(),
-        synapse_weight: x[9].slice(),
-        synapse_bias: x[10].slice(),
-        norm_weight: x[11].slice(),
-        norm_bias: x[12].slice(),
-        level1_weight: x[13].slice(),
-        level1_bias: x[14].slice(),
-        level2_weight: if hidden == 0 { &[] } else { x[15].slice() },
-        level2_bias: if hidden == 0 { &[] } else { x[16].slice() },
+        synapse,
+        level1_weight: levels[0].slice(),
+        level1_bias: levels[1].slice(),
+        level2_weight: second(2),
+        level2_bias: second(3),
     }
 }
 

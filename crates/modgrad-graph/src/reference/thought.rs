@@ -4,10 +4,10 @@
 #![allow(clippy::needless_range_loop)] // Indices as in the equations.
 
 use super::Array;
+use super::synapse::Row;
 use super::synchronisation::pairs;
 use crate::error::Result;
-
-const EPSILON: f64 = 1e-5;
+use crate::shape::thought::{SYNAPSE, synapse_operands};
 
 /// What one tick of one sample went through.
 struct Tick {
@@ -17,12 +17,8 @@ struct Tick {
     query: Vec<f64>,
     /// [heads][L].
     attention: Vec<Vec<f64>>,
-    /// The attended, then the state before.
-    x: Vec<f64>,
-    u: Vec<f64>,
-    /// Before the norm's weight and bias, and 1/deviation.
-    normal: Vec<f64>,
-    inverse: f64,
+    attended: Vec<f64>,
+    synapse: Row,
     /// [N][M], the newest last.
     traces: Vec<Vec<f64>>,
     /// [N][O].
@@ -39,6 +35,7 @@ pub(super) struct Thought<'a> {
     x: &'a [&'a Array],
     heads: usize,
     hidden: usize,
+    depth: usize,
     pairs: Vec<(usize, usize)>,
     count: usize,
     /// [B][T].
@@ -61,9 +58,11 @@ impl<'a> Thought<'a> {
         ticks: usize,
         heads: usize,
         hidden: usize,
+        depth: usize,
     ) -> Result<Self> {
         let pairs = pairs(x[4], x[5], x[2].shape[1], "think")?;
-        let mut thought = Thought { x, heads, hidden, pairs, count: ticks, ticks: Vec::new() };
+        let mut thought =
+            Thought { x, heads, hidden, depth, pairs, count: ticks, ticks: Vec::new() };
         for sample in 0..x[0].shape[0] {
             let mut done: Vec<Tick> = Vec::new();
             for _ in 0..ticks {
@@ -84,6 +83,11 @@ impl<'a> Thought<'a> {
         &self.x[2].data[b * self.neurons()..][..self.neurons()]
     }
 
+    /// The operands of the neuron-level models.
+    fn levels(&self) -> &'a [&'a Array] {
+        &self.x[SYNAPSE + synapse_operands(self.depth)..]
+    }
+
     fn outputs(&self) -> usize {
         if self.hidden == 0 { 2 } else { 2 * self.hidden }
     }
@@ -95,7 +99,7 @@ impl<'a> Thought<'a> {
 
     fn tick(&self, b: usize, before: Option<&Tick>) -> Tick {
         let x = self.x;
-        let (neurons, channels) = (self.neurons(), self.channels());
+        let (neurons, channels, levels) = (self.neurons(), self.channels(), self.levels());
         let (tokens, width, memory) = (x[0].shape[1], x[0].shape[2], x[3].shape[2]);
         let z = before.map_or(self.state(b), |tick| &tick.z);
         let mut recurrence = Vec::new();
@@ -128,28 +132,20 @@ impl<'a> Thought<'a> {
             }
             attention.push(weights);
         }
+        let attended = joined.clone();
         joined.extend(z);
-        let u: Vec<f64> = (0..2 * neurons)
-            .map(|n| {
-                let products = joined.iter().enumerate().map(|(k, v)| v * x[9].at(&[k, n]));
-                x[10].data[n] + products.sum::<f64>()
-            })
-            .collect();
-        let v: Vec<f64> = (0..neurons).map(|n| u[n] * sigmoid(u[neurons + n])).collect();
-        let mean = v.iter().sum::<f64>() / neurons as f64;
-        let variance = v.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / neurons as f64;
-        let inverse = 1.0 / (variance + EPSILON).sqrt();
-        let normal: Vec<f64> = v.iter().map(|v| (v - mean) * inverse).collect();
+        let synapse = Row::new(&x[SYNAPSE..], self.depth, joined);
         let mut traces = Vec::new();
         let (mut h, mut g, mut y, mut states) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for n in 0..neurons {
             let older = |m: usize| before.map_or(x[3].at(&[b, n, m]), |tick| tick.traces[n][m]);
             let mut trace: Vec<f64> = (1..memory).map(older).collect();
-            trace.push(normal[n] * x[11].data[n] + x[12].data[n]);
+            trace.push(synapse.result()[n]);
             let layer: Vec<f64> = (0..self.outputs())
                 .map(|o| {
-                    let products = trace.iter().enumerate().map(|(m, a)| a * x[13].at(&[m, o, n]));
-                    x[14].at(&[o, n]) + products.sum::<f64>()
+                    let products =
+                        trace.iter().enumerate().map(|(m, a)| a * levels[0].at(&[m, o, n]));
+                    levels[1].at(&[o, n]) + products.sum::<f64>()
                 })
                 .collect();
             let gated: Vec<f64> =
@@ -158,8 +154,9 @@ impl<'a> Thought<'a> {
                 [layer[0], layer[1]]
             } else {
                 [0, 1].map(|j| {
-                    let products = gated.iter().enumerate().map(|(o, g)| g * x[15].at(&[o, j, n]));
-                    x[16].at(&[j, n]) + products.sum::<f64>()
+                    let products =
+                        gated.iter().enumerate().map(|(o, g)| g * levels[2].at(&[o, j, n]));
+                    levels[3].at(&[j, n]) + products.sum::<f64>()
                 })
             };
             states.push(last[0] * sigmoid(last[1]));
@@ -168,16 +165,13 @@ impl<'a> Thought<'a> {
             g.push(gated);
             y.push(last);
         }
-        let x = joined;
         Tick {
             recurrence,
             synchrony,
             query,
             attention,
-            x,
-            u,
-            normal,
-            inverse,
+            attended,
+            synapse,
             traces,
             h,
             g,
@@ -186,10 +180,19 @@ impl<'a> Thought<'a> {
         }
     }
 
-    /// (states, last trace, attended, synapse, hidden layer).
+    /// (states, last trace, attended, query, attention, products of the synapse).
     pub(super) fn results(&self) -> Vec<Array> {
         let (batch, neurons, width) = (self.ticks.len(), self.neurons(), self.x[0].shape[2]);
         let ticks = self.count;
+        let products: Vec<Vec<Vec<f64>>> = self
+            .ticks
+            .iter()
+            .map(|ticks| ticks.iter().map(|tick| tick.synapse.products()).collect())
+            .collect();
+        let bias = |layer: usize| {
+            self.x[SYNAPSE + 4 * layer.min(self.depth) + 6 * layer.saturating_sub(self.depth) + 1]
+        };
+        let columns = (0..2 * self.depth - 1).map(|layer| bias(layer).data.len()).sum();
         let all = |shape: &[usize], value: &dyn Fn(&Tick, &[usize]) -> f64| {
             let shape = [&[batch, ticks], shape].concat();
             Array::from_fn(&shape, |index| value(&self.ticks[index[0]][index[1]], &index[2..]))
@@ -199,15 +202,21 @@ impl<'a> Thought<'a> {
             Array::from_fn(&self.x[3].shape, |at| {
                 self.ticks[at[0]][ticks - 1].traces[at[1]][at[2]]
             }),
-            all(&[width], &|tick, at| tick.x[at[0]]),
-            all(&[2 * neurons], &|tick, at| tick.u[at[0]]),
-            all(&[self.outputs(), neurons], &|tick, at| tick.h[at[1]][at[0]]),
+            all(&[width], &|tick, at| tick.attended[at[0]]),
+            // Over one token the query has no effect, and is not formed.
+            all(&[width], &|tick, at| match self.x[0].shape[1] {
+                1 => self.x[8].data[at[0]],
+                _ => tick.query[at[0]],
+            }),
+            all(&[self.heads, self.x[0].shape[1]], &|tick, at| tick.attention[at[0]][at[1]]),
+            Array::from_fn(&[batch, ticks, columns], |at| products[at[0]][at[1]][at[2]]),
         ]
     }
 
     /// The gradients of the float operands, in order.
     pub(super) fn gradients(&self, dstates: &Array, dtrace: &Array) -> Vec<Array> {
-        let operands = if self.hidden == 0 { 15 } else { 17 };
+        let levels = if self.hidden == 0 { 2 } else { 4 };
+        let operands = SYNAPSE + synapse_operands(self.depth) + levels;
         let mut d: Vec<Array> =
             self.x[..operands].iter().map(|operand| Array::zeros(&operand.shape)).collect();
         for (b, ticks) in self.ticks.iter().enumerate() {
@@ -237,7 +246,7 @@ impl<'a> Thought<'a> {
                 dtraces[n].insert(0, 0.0);
             }
             // Slot m of this tick was slot m + 1 of the one before.
-            let dx = self.synapse(tick, &da, d);
+            let dx = tick.synapse.adjoint(&x[SYNAPSE..], self.depth, da, &mut d[SYNAPSE..]);
             let width = x[0].shape[2];
             dz_next = dx[width..].to_vec();
             let dsynchrony = self.attention(b, tick, &dx[..width], d);
@@ -265,7 +274,8 @@ impl<'a> Thought<'a> {
 
     /// The model of one neuron: the gradient of its trace.
     fn neuron(&self, tick: &Tick, n: usize, dz: f64, d: &mut [Array]) -> Vec<f64> {
-        let x = self.x;
+        let levels = self.levels();
+        let d = &mut d[SYNAPSE + synapse_operands(self.depth)..];
         let (first, second) = gate_gradient(tick.y[n][0], tick.y[n][1], dz);
         let mut dh = vec![first, second];
         if self.hidden > 0 {
@@ -273,53 +283,25 @@ impl<'a> Thought<'a> {
             for o in 0..self.hidden {
                 let mut dg = 0.0;
                 for (j, dy) in [first, second].into_iter().enumerate() {
-                    dg += dy * x[15].at(&[o, j, n]);
-                    *d[15].at_mut(&[o, j, n]) += dy * tick.g[n][o];
+                    dg += dy * levels[2].at(&[o, j, n]);
+                    *d[2].at_mut(&[o, j, n]) += dy * tick.g[n][o];
                 }
                 let h = &tick.h[n];
                 (dh[o], dh[o + self.hidden]) = gate_gradient(h[o], h[o + self.hidden], dg);
             }
             for (j, dy) in [first, second].into_iter().enumerate() {
-                *d[16].at_mut(&[j, n]) += dy;
+                *d[3].at_mut(&[j, n]) += dy;
             }
         }
         let mut slots = vec![0.0; tick.traces[n].len()];
         for (o, dh) in dh.iter().enumerate() {
-            *d[14].at_mut(&[o, n]) += dh;
+            *d[1].at_mut(&[o, n]) += dh;
             for (m, slot) in slots.iter_mut().enumerate() {
-                *slot += dh * x[13].at(&[m, o, n]);
-                *d[13].at_mut(&[m, o, n]) += dh * tick.traces[n][m];
+                *slot += dh * levels[0].at(&[m, o, n]);
+                *d[0].at_mut(&[m, o, n]) += dh * tick.traces[n][m];
             }
         }
         slots
-    }
-
-    /// LayerNorm, gate and product: the gradient of the attended and the state.
-    fn synapse(&self, tick: &Tick, da: &[f64], d: &mut [Array]) -> Vec<f64> {
-        let (x, neurons) = (self.x, self.neurons());
-        let mut dnormal = Vec::new();
-        for n in 0..neurons {
-            d[11].data[n] += da[n] * tick.normal[n];
-            d[12].data[n] += da[n];
-            dnormal.push(da[n] * x[11].data[n]);
-        }
-        let mean = dnormal.iter().sum::<f64>() / neurons as f64;
-        let along: f64 = dnormal.iter().zip(&tick.normal).map(|(d, x)| d * x).sum();
-        let along = along / neurons as f64;
-        let mut du = vec![0.0; 2 * neurons];
-        for n in 0..neurons {
-            let dv = tick.inverse * (dnormal[n] - mean - tick.normal[n] * along);
-            (du[n], du[neurons + n]) = gate_gradient(tick.u[n], tick.u[neurons + n], dv);
-        }
-        let mut dx = vec![0.0; tick.x.len()];
-        for (n, du) in du.iter().enumerate() {
-            d[10].data[n] += du;
-            for (k, dx) in dx.iter_mut().enumerate() {
-                *dx += du * x[9].at(&[k, n]);
-                *d[9].at_mut(&[k, n]) += du * tick.x[k];
-            }
-        }
-        dx
     }
 
     /// Attention and query: the gradient of the synchronisation.

@@ -22,7 +22,15 @@ pub(super) fn add_to(table: &mut Table) {
         [2, 3, 4, 2, 1, 1, 5, 2, 3],
         [0, 2, 2, 2, 2, 1, 2, 2, 2],
     ] {
-        think(table, sizes);
+        think(table, sizes, &[]);
+    }
+    // More ticks than memory and fewer, deep neuron models and shallow, a deep synapse.
+    for (sizes, below) in [
+        ([2, 5, 6, 4, 4, 2, 3, 2, 5], &[5][..]),
+        ([1, 2, 6, 4, 4, 1, 3, 0, 5], &[5, 4]),
+        ([1, 5, 18, 4, 1, 1, 2, 1, 0], &[17]),
+    ] {
+        think(table, sizes, below);
     }
 }
 
@@ -40,7 +48,8 @@ fn synchronisation(table: &mut Table, batch: usize, ticks: usize, neurons: usize
     table.add_fixed(Op::SynchronisationGradient, [operands, vec![dout]].concat());
 }
 
-fn think(table: &mut Table, sizes: [usize; 9]) {
+/// `below`: the widths of the synapse under the first; none, a layer with a gate.
+fn think(table: &mut Table, sizes: [usize; 9], below: &[usize]) {
     let [batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs] = sizes;
     let outputs = if hidden == 0 { 2 } else { 2 * hidden };
     let random = &mut table.random;
@@ -54,22 +63,31 @@ fn think(table: &mut Table, sizes: [usize; 9]) {
         random.positive(&[pairs]),
         random.small(&[pairs, width]),
         random.small(&[width]),
-        random.small(&[width + neurons, 2 * neurons]),
-        random.small(&[2 * neurons]),
-        random.positive(&[neurons]),
-        random.small(&[neurons]),
-        random.small(&[memory, outputs, neurons]),
-        random.small(&[outputs, neurons]),
     ];
+    let mut inner = width + neurons;
+    let down = [&[neurons], below].concat();
+    let up = down[..below.len()].iter().rev();
+    for (layer, &wide) in down.iter().chain(up).enumerate() {
+        let columns = if below.is_empty() { 2 * wide } else { wide };
+        operands.push(random.small(&[inner, columns]));
+        operands.push(random.small(&[columns]));
+        for _ in 0..if layer > below.len() { 2 } else { 1 } {
+            operands.push(random.positive(&[wide]));
+            operands.push(random.small(&[wide]));
+        }
+        inner = wide;
+    }
+    operands.push(random.small(&[memory, outputs, neurons]));
+    operands.push(random.small(&[outputs, neurons]));
     if hidden > 0 {
         operands.push(random.small(&[hidden, 2, neurons]));
         operands.push(random.small(&[2, neurons]));
     }
-    let op = Op::Think { ticks, heads, hidden };
+    let op = Op::Think { ticks, heads, hidden, depth: below.len() + 1 };
     let results = forward(op.clone(), &operands);
     let dstates = table.random.floats(&[batch, ticks, neurons]);
     let dtrace = table.random.floats(&[batch, neurons, memory]);
     table.add_with(op, operands.clone(), &[0, 1]);
     let operands = [operands, results, vec![dstates, dtrace]].concat();
-    table.add_fixed(Op::ThinkGradient { ticks, heads, hidden }, operands);
+    table.add_fixed(Op::ThinkGradient { ticks, heads, hidden, depth: below.len() + 1 }, operands);
 }

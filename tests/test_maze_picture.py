@@ -65,9 +65,14 @@ def test_the_map_is_the_attention_that_the_machine_pays() -> None:
     for tick in range(4):
         heard = np.einsum("bl,blc->bc", seen["attention"][:, tick], values)
         heard = heard @ weights["attention.3.weight"].T + weights["attention.3.bias"]
-        joined = np.concatenate([heard, state], -1) @ weights["synapse"] + weights["synapse_bias"]
+        joined = (
+            np.concatenate([heard, state], -1) @ weights["synapse.blocks.0.weight"]
+            + weights["synapse.blocks.0.bias"]
+        )
         activation = _norm(
-            _glu(joined, -1), weights["synapse_norm.weight"], weights["synapse_norm.bias"]
+            _glu(joined, -1),
+            weights["synapse.blocks.0.norm.weight"],
+            weights["synapse.blocks.0.norm.bias"],
         )
         memory = np.concatenate([memory[:, :, 1:], activation[:, :, None]], -1)
         level = np.einsum("bnm,mon->bno", memory, weights["level1"]) + weights["level1_bias"].T

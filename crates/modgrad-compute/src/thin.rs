@@ -9,8 +9,11 @@
 //! last axis is a block of [`LANES`] neurons, and nothing is summed across it.
 //! [`tokens`] is what attention of one query needs.
 
+mod buffer;
 pub mod lanewise;
 pub mod tokens;
+
+pub use buffer::Buffer;
 
 use crate::Pool;
 use crate::multiversion;
@@ -58,7 +61,7 @@ pub struct Panels {
     inner: usize,
     width: usize,
     /// Panel p holds columns from `p * PANEL` on: [inner][its width].
-    data: Vec<f32>,
+    data: Buffer,
 }
 
 impl Panels {
@@ -71,7 +74,9 @@ impl Panels {
         let width = padded * parts;
         let count = rows.len().checked_div(given).unwrap_or(0);
         assert!(count * given == rows.len() && count <= inner, "`Panels`: rows");
-        let mut data = vec![0.0f32; inner * width];
+        let whole = part == padded && count == inner;
+        let size = inner * width;
+        let mut data = if whole { Buffer::any(size) } else { Buffer::zeros(size) };
         // A thread a few panels, each a stretch of its own; the last may be narrower.
         let few = (1usize << 15).div_ceil((inner * PANEL).max(1));
         pool.for_rows(&mut data, inner * PANEL, few, |first, panels| {

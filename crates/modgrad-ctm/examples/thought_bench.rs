@@ -1,7 +1,7 @@
 //! Milliseconds of a thought and of its gradient: 256 neurons, 16 ticks, 121 tokens,
 //! and a small region of a larger graph.
 //!
-//!     cargo run --release -p modgrad-ctm --example thought_bench [threads]
+//!     cargo run --release -p modgrad-ctm --example thought_bench [threads [which]]
 
 use std::time::Instant;
 
@@ -35,8 +35,12 @@ fn main() {
         pairs: 0,
         ..machine
     };
-    for shape in [machine, Shape { batch: 32, ..machine }, region] {
-        measure(&pool, shape);
+    let which: Option<usize> = std::env::args().nth(2).and_then(|text| text.parse().ok());
+    let shapes = [machine, Shape { batch: 32, ..machine }, region];
+    for (index, shape) in shapes.into_iter().enumerate() {
+        if which.is_none_or(|which| which == index) {
+            measure(&pool, shape);
+        }
     }
 }
 

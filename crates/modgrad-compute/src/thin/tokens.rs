@@ -3,7 +3,7 @@
 //! Axes: L tokens, h heads, c channels of a head, d = h·c. Scores are [h][stride]:
 //! L of them a head, the rest of a row is nobody's.
 
-use super::{LANES, Only, on_active_vector};
+use super::{Buffer, LANES, Only, on_active_vector};
 use crate::multiversion;
 use crate::vector::PortableVector;
 use crate::vector::Vector;
@@ -31,10 +31,10 @@ impl Sizes {
 /// rows [L][d] → [d][stride], zeros behind the tokens.
 ///
 /// Panics when the lengths disagree.
-pub fn by_channel(sizes: Sizes, rows: &[f32]) -> Vec<f32> {
+pub fn by_channel(sizes: Sizes, rows: &[f32]) -> Buffer {
     let (width, stride) = (sizes.heads * sizes.channels, sizes.stride());
     assert_eq!(rows.len(), sizes.tokens * width, "`by_channel`: rows");
-    let mut out = vec![0.0f32; width * stride];
+    let mut out = Buffer::zeros(width * stride);
     // A block of tokens at a time: its rows stay near while its columns are written.
     for start in (0..sizes.tokens).step_by(LANES) {
         let end = sizes.tokens.min(start + LANES);

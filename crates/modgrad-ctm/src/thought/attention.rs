@@ -1,30 +1,30 @@
 //! Attention of one query over the tokens of one sample.
 
-use modgrad_compute::thin::LANES;
 use modgrad_compute::thin::tokens::{Sizes, by_channel, scores, weighted_sum};
+use modgrad_compute::thin::{Buffer, LANES};
 use modgrad_compute::{math, multiversion};
 
 use super::{Inputs, Shape};
 
-/// Keys and values of a sample, with the transposes of those that scores are formed
-/// from: every loop then runs along memory.
-pub(super) struct Tokens<'a> {
+/// Keys and values of a sample, transposed where scores are formed from them: every
+/// loop then runs along memory.
+pub(super) struct Tokens {
     sizes: Sizes,
-    keys: &'a [f32],
-    values: &'a [f32],
+    /// Values, or keys for the adjoint [L][d].
+    rows: Buffer,
     /// Keys, or values for the adjoint [d][stride].
-    columns: Vec<f32>,
+    columns: Buffer,
 }
 
-impl<'a> Tokens<'a> {
+impl Tokens {
     /// Of each of the samples of `inputs`.
-    pub(super) fn all(shape: Shape, inputs: Inputs<'a>, adjoint: bool) -> Vec<Tokens<'a>> {
+    pub(super) fn all(shape: Shape, inputs: Inputs<'_>, adjoint: bool) -> Vec<Tokens> {
         let (sizes, size) = (shape.sizes(), shape.tokens * shape.width);
         let samples = inputs.keys.chunks_exact(size).zip(inputs.values.chunks_exact(size));
         samples
             .map(|(keys, values)| {
-                let columns = by_channel(sizes, if adjoint { values } else { keys });
-                Tokens { sizes, keys, values, columns }
+                let (rows, columns) = if adjoint { (keys, values) } else { (values, keys) };
+                Tokens { sizes, rows: Buffer::from(rows), columns: by_channel(sizes, columns) }
             })
             .collect()
     }
@@ -33,7 +33,7 @@ impl<'a> Tokens<'a> {
     pub(super) fn read(&self, query: &[f32], weights: &mut [f32], out: &mut [f32]) {
         scores(self.sizes, self.scale(), query, &self.columns, weights);
         softmax(self.sizes.tokens, self.sizes.stride(), weights);
-        weighted_sum(self.sizes, weights, self.values, out);
+        weighted_sum(self.sizes, weights, &self.rows, out);
     }
 
     /// dquery [d] and the scores' gradients [h][stride] from dout [d]. Keys and values
@@ -47,7 +47,7 @@ impl<'a> Tokens<'a> {
     ) {
         scores(self.sizes, 1.0, dout, &self.columns, dscores);
         softmax_adjoint(self.sizes.tokens, self.sizes.stride(), self.scale(), weights, dscores);
-        weighted_sum(self.sizes, dscores, self.keys, dquery);
+        weighted_sum(self.sizes, dscores, &self.rows, dquery);
     }
 
     fn scale(&self) -> f32 {

@@ -8,7 +8,7 @@ use modgrad_compute::Pool;
 use modgrad_compute::pool::{SharedMut, share};
 use modgrad_compute::thin::lanewise::{self, SLOT};
 use modgrad_compute::thin::tokens::outer_sum;
-use modgrad_compute::thin::{self, LANES};
+use modgrad_compute::thin::{self, Buffer, LANES};
 
 use super::attention::Tokens;
 use super::forward::{Traces, advance};
@@ -26,11 +26,11 @@ const CHUNK: usize = 8;
 pub(super) struct Found {
     /// Of each layer of the synapse, rows of samples and ticks: its inputs and the
     /// gradients of its products.
-    pub(super) layers: Vec<[Vec<f32>; 2]>,
+    pub(super) layers: Vec<[Buffer; 2]>,
     /// [B][T][S].
-    pub(super) synchrony: Vec<f32>,
+    pub(super) synchrony: Buffer,
     /// [B][T][d].
-    pub(super) dquery: Vec<f32>,
+    pub(super) dquery: Buffer,
     /// To be summed.
     pub(super) units: Vec<Unit>,
 }
@@ -42,11 +42,11 @@ pub(super) struct Unit {
     /// Of each layer of the synapse: weight, bias, and those of the skip.
     pub(super) norms: Vec<Vec<f32>>,
     /// [blocks][M][O][LANES].
-    pub(super) level1: Vec<f32>,
+    pub(super) level1: Buffer,
     /// [blocks][O][LANES].
     pub(super) level1_bias: Vec<f32>,
     /// [blocks][H][2][LANES].
-    pub(super) level2: Vec<f32>,
+    pub(super) level2: Buffer,
     /// [blocks][2][LANES].
     pub(super) level2_bias: Vec<f32>,
 }
@@ -56,9 +56,9 @@ impl Unit {
         Unit {
             retention: vec![0.0; shape.pairs],
             norms: packed.synapse.sizes().map(|[_, _, width]| vec![0.0; 4 * width]).collect(),
-            level1: vec![0.0; packed.level1.len()],
+            level1: Buffer::zeros(packed.level1.len()),
             level1_bias: vec![0.0; packed.level1_bias.len()],
-            level2: vec![0.0; packed.level2.len()],
+            level2: Buffer::zeros(packed.level2.len()),
             level2_bias: vec![0.0; packed.level2_bias.len()],
         }
     }
@@ -87,11 +87,15 @@ pub(super) fn run(
     let Shape { batch, ticks, neurons, width, tokens, memory, .. } = shape;
     let pairs = packed.query.inner();
     let (shares, columns) = (shape.heads * tokens, packed.synapse.columns());
-    let zeros = |size: usize| vec![0.0f32; batch * ticks * size];
+    let rows = |size: usize| Buffer::any(batch * ticks * size);
     let sizes: Vec<[usize; 3]> = packed.synapse.sizes().collect();
-    let mut layers: Vec<[Vec<f32>; 2]> =
-        sizes.iter().map(|&[inner, columns, _]| [zeros(inner), zeros(columns)]).collect();
-    let (mut synchrony, mut dquery) = (zeros(pairs), zeros(width));
+    let mut layers: Vec<[Buffer; 2]> =
+        sizes.iter().map(|&[inner, columns, _]| [rows(inner), rows(columns)]).collect();
+    let (mut synchrony, mut dquery) = (rows(pairs), rows(width));
+    if shape.reads_once() {
+        // All ticks but the first have none of their own.
+        dquery.fill(0.0);
+    }
     let groups = batch.div_ceil(ROWS);
     let count = groups.min(UNITS);
     let mut units: Vec<Option<Unit>> = (0..count).map(|_| None).collect();
@@ -191,16 +195,16 @@ impl Group<'_> {
         let mut dz = vec![0.0f32; ROWS * neurons];
         let mut da = vec![0.0f32; ROWS * neurons];
         let mut scratch = Scratch::new(shape);
-        let mut dhidden = vec![0.0f32; shape.blocks() * CHUNK * shape.outputs() * SLOT];
-        let mut dx = vec![0.0f32; ROWS * (width + neurons)];
+        let mut dhidden = Buffer::any(shape.blocks() * CHUNK * shape.outputs() * SLOT);
+        let mut dx = Buffer::zeros(ROWS * (width + neurons));
         // Of what was read: of one tick, or of all where it is read once.
-        let mut dquery = vec![0.0f32; ROWS * padded_width];
-        let mut dsynchrony = vec![0.0f32; ROWS * pairs];
+        let mut dquery = Buffer::zeros(ROWS * padded_width);
+        let mut dsynchrony = Buffer::zeros(ROWS * pairs);
         let readings = if reads_once { 1 } else { ticks };
         let reading = readings * heads * stride;
-        let mut weights = vec![0.0f32; ROWS * reading];
-        let mut dscores = vec![0.0f32; ROWS * reading];
-        let mut dread = vec![0.0f32; ROWS * readings * width];
+        let mut weights = Buffer::zeros(ROWS * reading);
+        let mut dscores = Buffer::zeros(ROWS * reading);
+        let mut dread = Buffer::zeros(ROWS * readings * width);
         for r in 0..samples {
             for head in 0..readings * heads {
                 let from = &self.read.attention[(r * ticks * heads + head) * tokens..][..tokens];
@@ -327,7 +331,7 @@ impl Group<'_> {
     ) {
         let Shape { ticks, neurons, memory, .. } = self.shape;
         let (shape, blocks, outputs) = (self.shape, self.shape.blocks(), self.shape.outputs());
-        let steps = if t % CHUNK == 0 { CHUNK.min(ticks - t) } else { 0 };
+        let steps = if t.is_multiple_of(CHUNK) { CHUNK.min(ticks - t) } else { 0 };
         let mut dz_slot = [0.0f32; SLOT];
         for block in 0..blocks {
             let start = block * LANES;

@@ -3,7 +3,7 @@
 use modgrad_compute::Pool;
 use modgrad_compute::pool::SharedMut;
 use modgrad_compute::thin::lanewise::SLOT;
-use modgrad_compute::thin::{self, LANES};
+use modgrad_compute::thin::{self, Buffer, LANES};
 
 use super::attention::Tokens;
 use super::neurons::{self, Scratch};
@@ -53,13 +53,13 @@ fn think(shape: Shape, packed: &Packed<'_>, inputs: Inputs<'_>, out: &mut Saved<
     let mut scratch = Scratch::new(shape);
     let mut working = packed.synapse.working();
     // The state is the last part of what the synapse reads.
-    let mut x = vec![0.0f32; ROWS * (width + neurons)];
+    let mut x = Buffer::zeros(ROWS * (width + neurons));
     let mut z = [0.0f32; SLOT];
     let pairs = packed.query.inner();
-    let mut alpha = vec![0.0f32; ROWS * pairs];
-    let mut synchrony = vec![0.0f32; ROWS * pairs];
-    let mut query = vec![0.0f32; ROWS * padded_width];
-    let mut weights = vec![0.0f32; ROWS * heads * stride];
+    let mut alpha = Buffer::zeros(ROWS * pairs);
+    let mut synchrony = Buffer::zeros(ROWS * pairs);
+    let mut query = Buffer::zeros(ROWS * padded_width);
+    let mut weights = Buffer::zeros(ROWS * heads * stride);
     for r in 0..samples {
         traces.begin(r, &inputs.trace[r * neurons * memory..][..neurons * memory]);
         x[r * (width + neurons) + width..][..neurons]
@@ -134,12 +134,12 @@ pub(super) fn advance(
 pub(super) struct Traces {
     shape: Shape,
     /// [blocks][M + T][ROWS][LANES].
-    pub(super) slots: Vec<f32>,
+    slots: Buffer,
 }
 
 impl Traces {
     pub(super) fn new(shape: Shape) -> Traces {
-        let slots = vec![0.0f32; shape.blocks() * (shape.memory + shape.ticks) * SLOT];
+        let slots = Buffer::zeros(shape.blocks() * (shape.memory + shape.ticks) * SLOT);
         Traces { shape, slots }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Everything is in slots of [ROWS][LANES] (see [`lanewise`]).
 
-use modgrad_compute::thin::LANES;
 use modgrad_compute::thin::lanewise::{self, SLOT};
+use modgrad_compute::thin::{Buffer, LANES};
 use modgrad_compute::{math, multiversion};
 
 use super::packed::Packed;
@@ -12,22 +12,22 @@ use super::{ROWS, Shape};
 /// What a block is worked out in.
 pub(super) struct Scratch {
     /// [O] slots: values, then gates.
-    h: Vec<f32>,
+    h: Buffer,
     /// [H] slots.
-    g: Vec<f32>,
+    g: Buffer,
     /// Two slots.
-    y: Vec<f32>,
+    y: Buffer,
     /// [H] slots: σ of the gates.
-    open: Vec<f32>,
+    open: Buffer,
     /// [H] slots.
-    dg: Vec<f32>,
+    dg: Buffer,
     /// Two slots.
-    dy: Vec<f32>,
+    dy: Buffer,
 }
 
 impl Scratch {
     pub(super) fn new(shape: Shape) -> Scratch {
-        let slots = |count: usize| vec![0.0f32; count * SLOT];
+        let slots = |count: usize| Buffer::zeros(count * SLOT);
         Scratch {
             h: slots(shape.outputs()),
             g: slots(shape.hidden),

@@ -2,7 +2,7 @@
 //! weights side by side.
 
 use modgrad_compute::Pool;
-use modgrad_compute::thin::{LANES, Panels};
+use modgrad_compute::thin::{Buffer, LANES, Panels};
 
 use super::synapse::Synapse;
 use super::{Shape, Weights};
@@ -16,13 +16,13 @@ pub(super) struct Packed<'a> {
     pub(super) query_bias: Vec<f32>,
     pub(super) synapse: Synapse<'a>,
     /// [blocks][M][O][LANES].
-    pub(super) level1: Vec<f32>,
+    pub(super) level1: Buffer,
     /// [blocks][O][LANES].
-    pub(super) level1_bias: Vec<f32>,
+    pub(super) level1_bias: Buffer,
     /// [blocks][H][2][LANES].
-    pub(super) level2: Vec<f32>,
+    pub(super) level2: Buffer,
     /// [blocks][2][LANES].
-    pub(super) level2_bias: Vec<f32>,
+    pub(super) level2_bias: Buffer,
 }
 
 impl<'a> Packed<'a> {
@@ -53,9 +53,11 @@ pub(super) fn padded(row: &[f32], length: usize) -> Vec<f32> {
 }
 
 /// [K][D] as [blocks][K][LANES].
-fn blocks(pool: &Pool, rows: &[f32], neurons: usize) -> Vec<f32> {
+fn blocks(pool: &Pool, rows: &[f32], neurons: usize) -> Buffer {
     let count = rows.len() / neurons;
-    let mut out = vec![0.0f32; neurons.div_ceil(LANES) * count * LANES];
+    let size = neurons.div_ceil(LANES) * count * LANES;
+    let whole = neurons.is_multiple_of(LANES);
+    let mut out = if whole { Buffer::any(size) } else { Buffer::zeros(size) };
     let few = (1usize << 15).div_ceil((count * LANES).max(1));
     pool.for_rows(&mut out, count * LANES, few, |first, blocks| {
         for (offset, block) in blocks.chunks_mut(count * LANES).enumerate() {

@@ -10,7 +10,7 @@
 mod norms;
 
 use modgrad_compute::Pool;
-use modgrad_compute::thin::{self, LANES, Panels};
+use modgrad_compute::thin::{self, Buffer, LANES, Panels};
 
 use super::packed::padded;
 use super::{Layer, ROWS, Shape};
@@ -31,15 +31,15 @@ struct PackedLayer<'a> {
 /// What the rows of one tick go through; a layer each.
 pub(super) struct Working {
     /// Products [ROWS][columns].
-    products: Vec<Vec<f32>>,
+    products: Vec<Buffer>,
     /// Upwards: before the norm of the skip [ROWS][padded].
-    sums: Vec<Vec<f32>>,
+    sums: Vec<Buffer>,
     /// What the layer puts out [ROWS][padded].
-    outs: Vec<Vec<f32>>,
+    outs: Vec<Buffer>,
     /// Gradients of the outputs.
-    douts: Vec<Vec<f32>>,
+    douts: Vec<Buffer>,
     /// Gradients of the products.
-    pub(super) dproducts: Vec<Vec<f32>>,
+    pub(super) dproducts: Vec<Buffer>,
     row: Vec<f32>,
 }
 
@@ -76,8 +76,8 @@ impl<'a> Synapse<'a> {
     }
 
     pub(super) fn working(&self) -> Working {
-        let rows = |size: fn(&PackedLayer<'_>) -> usize| -> Vec<Vec<f32>> {
-            self.layers.iter().map(|one| vec![0.0f32; ROWS * size(one)]).collect()
+        let rows = |size: fn(&PackedLayer<'_>) -> usize| -> Vec<Buffer> {
+            self.layers.iter().map(|one| Buffer::zeros(ROWS * size(one))).collect()
         };
         let padded = |one: &PackedLayer<'_>| one.width.next_multiple_of(LANES);
         Working {
@@ -206,7 +206,7 @@ impl<'a> Synapse<'a> {
             if across {
                 let dout = &mut working.sums[index - 1];
                 thin::product_adjoint(dproducts, panels, dout);
-                for (sum, dout) in working.douts[index - 1].iter_mut().zip(dout) {
+                for (sum, dout) in working.douts[index - 1].iter_mut().zip(dout.iter()) {
                     *sum += *dout;
                 }
             } else {

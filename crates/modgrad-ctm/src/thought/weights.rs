@@ -39,15 +39,10 @@ pub(super) fn run(
     }
     column_sums(pool, &found.dquery, rows, width, gradients.query_bias, false);
     sum(found, |unit| &unit.retention, gradients.retention);
-    let levels: [(fn(&Unit) -> &[f32], &mut [f32]); 4] = [
-        (|unit| &unit.level1, gradients.level1_weight),
-        (|unit| &unit.level1_bias, gradients.level1_bias),
-        (|unit| &unit.level2, gradients.level2_weight),
-        (|unit| &unit.level2_bias, gradients.level2_bias),
-    ];
-    for (of, out) in levels {
-        sum_blocks(pool, neurons, found, of, out);
-    }
+    sum_blocks(pool, neurons, found, |unit| &unit.level1, gradients.level1_weight);
+    sum_blocks(pool, neurons, found, |unit| &unit.level1_bias, gradients.level1_bias);
+    sum_blocks(pool, neurons, found, |unit| &unit.level2, gradients.level2_weight);
+    sum_blocks(pool, neurons, found, |unit| &unit.level2_bias, gradients.level2_bias);
 }
 
 /// out [k][n] = xᵀ·dy over all rows.

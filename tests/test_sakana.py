@@ -28,7 +28,8 @@ pytestmark = pytest.mark.skipif(
 
 SIZES = {
     "batch": 3, "neurons": 24, "width": 8, "ticks": 6, "memory": 4, "hidden": 3, "heads": 2,
-    "pairs": 7, "self-pairs": 0, "depth": 1, "tokens": 9, "features": 5, "route": 6,
+    "pairs": 7, "self-pairs": 0, "pairing": "random-pairing", "depth": 1, "tokens": 9,
+    "features": 5, "route": 6,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -38,6 +39,14 @@ CASES: dict[str, dict[str, Any]] = {
     "one head, one token": {"heads": 1, "tokens": 1},
     "all pairs of the first and of the last neurons": {"pairing": "first-last", "pairs": 5},
     "all pairs of random neurons": {"pairing": "random", "pairs": 5},
+    "a synapse of three levels": {"depth": 3},
+    "a deep synapse and all pairs": {"depth": 3, "pairing": "first-last", "pairs": 5},
+    "a deep synapse, shallow models, random neurons": {
+        "depth": 3,
+        "pairing": "random",
+        "pairs": 4,
+        "hidden": 0,
+    },
 }
 
 
@@ -64,13 +73,17 @@ def renamed(theirs: dict[str, Array]) -> dict[str, Array]:
         "join": "kv_proj.0",
         "norm": "kv_proj.1",
         "query": "q_proj",
-        "synapse.blocks.0.norm": "synapses.3",
         "head": "output_projector.0",
     }.items():
         for part in ("weight", "bias"):
             ours[f"{mine}.{part}"] = theirs[f"{other}.{part}"]
-    ours["synapse.blocks.0.weight"] = theirs["synapses.1.weight"].T
-    ours["synapse.blocks.0.bias"] = theirs["synapses.1.bias"]
+    for index, (product, norm, skip) in enumerate(blocks(theirs)):
+        block = f"synapse.blocks.{index}"
+        ours[f"{block}.weight"] = theirs[f"{product}.weight"].T
+        ours[f"{block}.bias"] = theirs[f"{product}.bias"]
+        for mine, other in (("norm", norm), ("skip", skip)):
+            for part in ("weight", "bias") if other else ():
+                ours[f"{block}.{mine}.{part}"] = theirs[f"{other}.{part}"]
     ours["start_state"], ours["start_trace"] = (
         theirs["start_activated_state"],
         theirs["start_trace"],
@@ -88,6 +101,22 @@ def renamed(theirs: dict[str, Array]) -> dict[str, Array]:
     return {name: np.ascontiguousarray(value, np.float32) for name, value in ours.items()}
 
 
+def blocks(theirs: dict[str, Array]) -> list[tuple[str, str, str]]:
+    """Their names of a synapse's products, the norms behind them, and the norms of the
+    sums with what came down, in the order of our blocks."""
+    if "synapses.1.weight" in theirs:
+        return [("synapses.1", "synapses.3", "")]
+    levels = sum(name.startswith("synapses.skip_lns") for name in theirs) // 2
+    found = [("synapses.first_projection.0", "synapses.first_projection.1", "")]
+    for level in range(levels):
+        name = f"synapses.down_projections.{level}"
+        found.append((f"{name}.1", f"{name}.2", ""))
+    for level in reversed(range(levels)):
+        name = f"synapses.up_projections.{level}"
+        found.append((f"{name}.1", f"{name}.2", f"synapses.skip_lns.{level}"))
+    return found
+
+
 def make(sizes: dict[str, Any], theirs: dict[str, Array]) -> ContinuousThoughtMachine:
     """Our machine with their weights."""
     nn.manual_seed(0)
@@ -100,19 +129,25 @@ def make(sizes: dict[str, Any], theirs: dict[str, Array]) -> ContinuousThoughtMa
         memory=sizes["memory"],
         hidden=sizes["hidden"],
         heads=sizes["heads"],
-        action_pairs=len(theirs["decay_params_action"]),
-        output_pairs=len(theirs["decay_params_out"]),
+        action_pairs=sizes["pairs"],
+        output_pairs=sizes["pairs"],
+        pairing=sizes["pairing"],
+        depth=sizes["depth"],
     )
     machine.name_parameters()
     weights = renamed(theirs)
     for kind, other in (("action", "action"), ("output", "out")):
         sides = [theirs[f"{other}_neuron_indices_{side}"] for side in ("left", "right")]
-        if sizes.get("pairing", "random-pairing") != "random-pairing":
+        if sizes["pairing"] != "random-pairing":
             # Each of the left with itself and what follows on the right, row by row.
             chosen = np.triu_indices(len(sides[0]))
             sides = [side[index] for side, index in zip(sides, chosen, strict=True)]
         for side, indices in zip(("left", "right"), sides, strict=True):
             weights[f"{kind}.{side}"] = indices.astype(np.int32)
+    if sizes["pairing"] == "first-last":  # nothing is drawn
+        for pairs, kind in ((machine.action, "action"), (machine.output, "output")):
+            assert (pairs.left.value == weights[f"{kind}.left"]).all()
+            assert (pairs.right.value == weights[f"{kind}.right"]).all()
     for name, parameter in machine.named_parameters():
         assert parameter.value.shape == weights[name].shape, name
         parameter.value = weights[name].astype(parameter.value.dtype)

@@ -29,6 +29,7 @@ mod forward;
 mod neurons;
 mod packed;
 mod synapse;
+mod traces;
 mod weights;
 
 #[cfg(test)]

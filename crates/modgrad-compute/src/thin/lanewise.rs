@@ -1,7 +1,8 @@
 //! Products of neurons with weights of their own, a block of [`LANES`] at a time.
 //!
 //! An operand is a pile of slots, each [ROWS][LANES]: neighbours in time, or outputs
-//! of a layer. Weights are [inputs][outputs][LANES].
+//! of a layer. Weights stand in the order in which a product reads them, see [`place`];
+//! their gradients are [inputs][outputs][LANES].
 
 use super::{LANES, Only, ROWS, on_active_vector};
 use crate::multiversion;
@@ -12,6 +13,28 @@ use crate::vector::{Avx2Vector, Avx512Vector};
 
 /// From a slot to the next.
 pub const SLOT: usize = ROWS * LANES;
+
+/// How many outputs from `o` on are formed together.
+#[inline(always)]
+fn together(outputs: usize, o: usize) -> usize {
+    match outputs - o {
+        0 | 1 => 1,
+        2 | 3 => 2,
+        _ => 4,
+    }
+}
+
+/// Which block of weights that of input `m` and output `o` is: outputs that are formed
+/// together lie together, input after input.
+pub fn place(inputs: usize, outputs: usize, m: usize, o: usize) -> usize {
+    // Fours come first, then a pair, then a single one.
+    let start = match outputs % 4 {
+        rest if o < outputs - rest => o - o % 4,
+        rest if rest >= 2 && o < outputs - rest + 2 => outputs - rest,
+        _ => outputs - 1,
+    };
+    start * inputs + m * together(outputs, start) + o - start
+}
 
 /// y[o] = bias[o] + Σ_m x[m]·w[m, o], for each row and lane; bias is [outputs][LANES].
 ///
@@ -49,15 +72,15 @@ multiversion! {
         for lane in (0..LANES).step_by(V::LANES) {
             let mut o = 0;
             while o + 4 <= outputs {
-                product_tile::<V, 4>(inputs, outputs, o, lane, x, w, bias, y);
+                product_tile::<V, 4>(inputs, o, lane, x, w, bias, y);
                 o += 4;
             }
             while o + 2 <= outputs {
-                product_tile::<V, 2>(inputs, outputs, o, lane, x, w, bias, y);
+                product_tile::<V, 2>(inputs, o, lane, x, w, bias, y);
                 o += 2;
             }
             if o < outputs {
-                product_tile::<V, 1>(inputs, outputs, o, lane, x, w, bias, y);
+                product_tile::<V, 1>(inputs, o, lane, x, w, bias, y);
             }
         }
     }
@@ -66,7 +89,6 @@ multiversion! {
 #[inline(always)]
 fn product_tile<V: Vector, const N: usize>(
     inputs: usize,
-    outputs: usize,
     o: usize,
     lane: usize,
     x: &[f32],
@@ -82,7 +104,7 @@ fn product_tile<V: Vector, const N: usize>(
         }
     }
     for m in 0..inputs {
-        let w = &w[(m * outputs + o) * LANES + lane..][..(N - 1) * LANES + V::LANES];
+        let w = &w[(o * inputs + m * N) * LANES + lane..][..(N - 1) * LANES + V::LANES];
         let x = &x[m * SLOT + lane..][..(ROWS - 1) * LANES + V::LANES];
         let mut weights = [V::splat(0.0); N];
         for (n, weight) in weights.iter_mut().enumerate() {
@@ -109,11 +131,11 @@ multiversion! {
         for lane in (0..LANES).step_by(V::LANES) {
             let mut m = 0;
             while m + 4 <= inputs {
-                adjoint_tile::<V, 4>(outputs, m, lane, dy, w, dx);
+                adjoint_tile::<V, 4>(inputs, outputs, m, lane, dy, w, dx);
                 m += 4;
             }
             while m < inputs {
-                adjoint_tile::<V, 1>(outputs, m, lane, dy, w, dx);
+                adjoint_tile::<V, 1>(inputs, outputs, m, lane, dy, w, dx);
                 m += 1;
             }
         }
@@ -122,6 +144,7 @@ multiversion! {
 
 #[inline(always)]
 fn adjoint_tile<V: Vector, const N: usize>(
+    inputs: usize,
     outputs: usize,
     m: usize,
     lane: usize,
@@ -135,19 +158,24 @@ fn adjoint_tile<V: Vector, const N: usize>(
             *sum = V::load(&dx[(m + n) * SLOT + r * LANES + lane..]);
         }
     }
-    let rows: [&[f32]; N] = std::array::from_fn(|n| &w[(m + n) * outputs * LANES + lane..]);
-    for o in 0..outputs {
-        let dy = &dy[o * SLOT + lane..][..(ROWS - 1) * LANES + V::LANES];
-        let mut weights = [V::splat(0.0); N];
-        for (weight, row) in weights.iter_mut().zip(rows) {
-            *weight = V::load(&row[o * LANES..]);
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let dy = V::load(&dy[r * LANES..]);
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = sum.multiply_add(dy, weight);
+    let mut start = 0;
+    while start < outputs {
+        let wide = together(outputs, start);
+        let w = &w[(start * inputs + m * wide) * LANES..][..N * wide * LANES];
+        for o in 0..wide {
+            let dy = &dy[(start + o) * SLOT + lane..][..(ROWS - 1) * LANES + V::LANES];
+            let mut weights = [V::splat(0.0); N];
+            for (n, weight) in weights.iter_mut().enumerate() {
+                *weight = V::load(&w[(n * wide + o) * LANES + lane..]);
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let dy = V::load(&dy[r * LANES..]);
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = sum.multiply_add(dy, weight);
+                }
             }
         }
+        start += wide;
     }
     for (r, sums) in sums.iter().enumerate() {
         for (n, sum) in sums.iter().enumerate() {

@@ -78,7 +78,7 @@ fn a_row_does_not_depend_on_the_others() {
 fn lanewise_products_their_adjoint_and_their_outer_sum() {
     use lanewise::SLOT;
     const STEPS: usize = 3;
-    for (inputs, outputs) in [(1, 1), (3, 2), (4, 4), (5, 9), (8, 16), (16, 6)] {
+    for (inputs, outputs) in [(1, 1), (3, 2), (4, 4), (5, 9), (8, 16), (16, 6), (2, 7)] {
         let x: Vec<f32> = values(6, (inputs + STEPS - 1) * SLOT, -1.0, 1.0);
         let y: Vec<f32> = values(7, STEPS * outputs * SLOT, -1.0, 1.0);
         let w: Vec<f32> = values(8, inputs * outputs * LANES, -1.0, 1.0);
@@ -91,11 +91,12 @@ fn lanewise_products_their_adjoint_and_their_outer_sum() {
                     forward[o * SLOT + r * LANES + lane] += f64::from(bias[o * LANES + lane]);
                     for m in 0..inputs {
                         let at = |slot: usize| slot * SLOT + r * LANES + lane;
-                        let w_at = (m * outputs + o) * LANES + lane;
+                        let w_at = lanewise::place(inputs, outputs, m, o) * LANES + lane;
+                        let dw_at = (m * outputs + o) * LANES + lane;
                         forward[at(o)] += f64::from(x[at(m)]) * f64::from(w[w_at]);
                         back[at(m)] += f64::from(y[at(o)]) * f64::from(w[w_at]);
                         for step in 0..STEPS {
-                            outer[w_at] +=
+                            outer[dw_at] +=
                                 f64::from(x[at(step + m)]) * f64::from(y[at(step * outputs + o)]);
                         }
                     }

@@ -11,9 +11,10 @@ use modgrad_compute::thin::tokens::outer_sum;
 use modgrad_compute::thin::{self, Buffer, LANES};
 
 use super::attention::Tokens;
-use super::forward::{Traces, advance};
+use super::forward::advance;
 use super::neurons::{self, Scratch, Second, add_rows};
 use super::packed::Packed;
+use super::traces::Traces;
 use super::{Gradients, Inputs, ROWS, Read, Shape, Upstream};
 use crate::synchronisation::{Adjoint, Pairs, state};
 

@@ -2,7 +2,7 @@
 //! weights side by side.
 
 use modgrad_compute::Pool;
-use modgrad_compute::thin::{Buffer, LANES, Panels};
+use modgrad_compute::thin::{Buffer, LANES, Panels, lanewise};
 
 use super::synapse::Synapse;
 use super::{Shape, Weights};
@@ -15,11 +15,11 @@ pub(super) struct Packed<'a> {
     /// [padded width].
     pub(super) query_bias: Vec<f32>,
     pub(super) synapse: Synapse<'a>,
-    /// [blocks][M][O][LANES].
+    /// [blocks], each as [`lanewise::place`] says.
     pub(super) level1: Buffer,
     /// [blocks][O][LANES].
     pub(super) level1_bias: Buffer,
-    /// [blocks][H][2][LANES].
+    /// [blocks], each as [`lanewise::place`] says.
     pub(super) level2: Buffer,
     /// [blocks][2][LANES].
     pub(super) level2_bias: Buffer,
@@ -37,10 +37,10 @@ impl<'a> Packed<'a> {
             query: Panels::new(pool, asking, pairs, shape.width, 1),
             query_bias: padded(weights.query_bias, shape.padded_width()),
             synapse: Synapse::new(pool, shape, weights.synapse),
-            level1: blocks(pool, weights.level1_weight, neurons),
-            level1_bias: blocks(pool, weights.level1_bias, neurons),
-            level2: blocks(pool, weights.level2_weight, neurons),
-            level2_bias: blocks(pool, weights.level2_bias, neurons),
+            level1: blocks(pool, weights.level1_weight, neurons, shape.outputs()),
+            level1_bias: blocks(pool, weights.level1_bias, neurons, 1),
+            level2: blocks(pool, weights.level2_weight, neurons, 2),
+            level2_bias: blocks(pool, weights.level2_bias, neurons, 1),
         }
     }
 }
@@ -52,8 +52,8 @@ pub(super) fn padded(row: &[f32], length: usize) -> Vec<f32> {
     out
 }
 
-/// [K][D] as [blocks][K][LANES].
-fn blocks(pool: &Pool, rows: &[f32], neurons: usize) -> Buffer {
+/// [inputs][outputs][D] as blocks, each as [`lanewise::place`] says.
+fn blocks(pool: &Pool, rows: &[f32], neurons: usize, outputs: usize) -> Buffer {
     let count = rows.len() / neurons;
     let size = neurons.div_ceil(LANES) * count * LANES;
     let whole = neurons.is_multiple_of(LANES);
@@ -63,7 +63,9 @@ fn blocks(pool: &Pool, rows: &[f32], neurons: usize) -> Buffer {
         for (offset, block) in blocks.chunks_mut(count * LANES).enumerate() {
             let start = (first + offset) * LANES;
             let lanes = LANES.min(neurons - start);
-            for (k, out) in block.chunks_mut(LANES).enumerate() {
+            for k in 0..count {
+                let place = lanewise::place(count / outputs, outputs, k / outputs, k % outputs);
+                let out = &mut block[place * LANES..][..LANES];
                 out[..lanes].copy_from_slice(&rows[k * neurons + start..][..lanes]);
             }
         }

@@ -22,7 +22,7 @@ PINNED_MAZES = 200  # that `val_bpb` is formed over
 MODELS = {
     "ctm": ("model", "train", "mazes"),
     "brain": ("brain", "train", "mazes-brain"),
-    "spatial": ("train_spatial", "train_spatial", "mazes"),
+    "spatial": ("spatial", "train_spatial", "mazes"),
 }
 
 
@@ -37,7 +37,12 @@ MODELS = {
 )
 @click.option("--steps", type=click.IntRange(min=0), help="Stop after so many updates.")
 @click.option("--batch", type=click.IntRange(min=1), help="Mazes a step.")
-@click.option("--d-model", type=int, metavar="N", help="Neurons of the machine; 256 if left out.")
+@click.option(
+    "--d-model",
+    type=int,
+    metavar="N",
+    help="Neurons of the machine, 256 if left out; of a cell with --model spatial, 32.",
+)
 @click.option("--brain", is_flag=True, help="The graph of eight regions: --model brain.")
 @click.option(
     "--model",

@@ -279,3 +279,38 @@ def think(
     attributes = {"ticks": ticks, "heads": heads, "hidden": hidden, "depth": depth}
     states, trace, *_ = graph.push("think", *operands, **attributes)
     return states, trace
+
+
+def spatial_think(
+    drive: Operand,
+    start: Operand,
+    synapse: Operand,
+    neuron: Operand,
+    neuron_bias: Operand,
+    retention: Operand,
+    reads: Operand | None = None,
+    *,
+    ticks: int,
+    kept: int = 0,
+) -> Tensor:
+    """All ticks of a Continuous Thought Machine whose neurons stand on a lattice.
+
+    With Y × X cells of C channels, a trace of M and R readings: drive [B, Y, X, 2C],
+    start trace [M, C], synapse weight [2C, 2C], neuron weight [M, 2, C] and bias
+    [2, C], retention [2C] → synchronisation [B, R, Y, X, 2C] after the ticks that
+    `reads` i32[R] names, from 0 to `ticks`; without them, after `ticks`, and without
+    a gradient. The equations stand in crates/modgrad-ctm/src/spatial.rs. The gradient
+    goes back through the last `kept` ticks; 0 needs the least memory and allows none.
+    """
+    operands = (drive, start, synapse, neuron, neuron_bias, retention)
+    given = () if reads is None else (reads,)
+    return _apply("spatial_think", *operands, *given, ticks=ticks, kept=kept)
+
+
+def walk(policy: Operand, start: Operand, steps: int) -> Tensor:
+    """Follows a policy over a grid; no gradient.
+
+    policy [B, Y, X, 5] scores up, down, left, right and stay at each cell; the walk
+    begins at the largest of start [B, Y, X] → the scores it finds [B, steps, 5].
+    """
+    return _apply("walk", policy, start, steps=steps)

@@ -5,6 +5,7 @@
 //! them. The sum that forms an element runs in the same order whatever stands
 //! in the other rows.
 //!
+//! A "slab" is any number of rows: see [`slab_product`].
 //! [`lanewise`] products are those of neurons with weights of their own: there the
 //! last axis is a block of [`LANES`] neurons, and nothing is summed across it.
 //! [`tokens`] is what attention of one query needs.
@@ -45,6 +46,10 @@ macro_rules! on_active_vector {
     }};
 }
 pub(crate) use on_active_vector;
+
+mod slab;
+
+pub use slab::{slab_outer, slab_product};
 
 /// Names a vector type without holding one.
 struct Only<V>(std::marker::PhantomData<V>);

@@ -141,6 +141,7 @@ impl Rule<'_> {
                 self.one(Op::BroadcastTo { shape }, &[dy])
             }
             Op::OneHotMax { .. } => Ok(vec![None]),
+            Op::Walk { .. } => Ok(vec![None, None]),
 
             Op::Reshape { .. } => {
                 let shape = self.program.spec(input(0)).shape.clone();
@@ -242,6 +243,21 @@ impl Rule<'_> {
                     self.all(Op::ThinkGradient { ticks, heads, hidden, depth }, &operands)?;
                 Ok(around_indices(found, 4))
             }
+            Op::SpatialThink { ticks, kept } => {
+                for (saved, what) in [(1, "the activations"), (2, "the gates"), (3, "the sums")] {
+                    self.none_of(saved, what)?;
+                }
+                if kept == 0 || self.node.inputs.len() < 7 {
+                    let operand = "its operands unless it keeps ticks and is given reads".into();
+                    return Err(Error::NotDifferentiable { op: self.node.op.name(), operand });
+                }
+                let dreadings = self.only()?;
+                let operands =
+                    [&self.node.inputs, self.node.outputs.as_slice(), &[dreadings]].concat();
+                let mut found = self.all(Op::SpatialThinkGradient { ticks, kept }, &operands)?;
+                found.push(None);
+                Ok(found)
+            }
 
             Op::MixRows => {
                 // Rows are looked up, not computed: they have no gradient.
@@ -275,7 +291,8 @@ impl Rule<'_> {
             | Op::CausalConvolutionGradient
             | Op::LinearScanGradient
             | Op::SynchronisationGradient
-            | Op::ThinkGradient { .. }) => {
+            | Op::ThinkGradient { .. }
+            | Op::SpatialThinkGradient { .. }) => {
                 Err(Error::NotDifferentiable { op: op.name(), operand: "its operands".into() })
             }
         }

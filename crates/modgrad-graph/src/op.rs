@@ -187,6 +187,24 @@ pub enum Op {
     /// (the operands and results of `think`, dstates, dtrace) → the gradients of its float
     /// operands, in order.
     ThinkGradient { ticks: usize, heads: usize, hidden: usize, depth: usize },
+    // Neurons on a lattice: Y, X cells, C channels, R readings.
+    /// (drive [B,Y,X,2C], start trace [M,C], synapse weight [2C,2C], neuron weight
+    /// [M,2,C] and bias [2,C], retention [2C], and reads i32[R] or nothing, for one
+    /// reading after `ticks`, without a gradient) → (readings
+    /// [B,R,Y,X,2C], activations [B,kept+M,Y,X,C], gates [B,kept,Y,X,2C], sums
+    /// [B,Y,X,2C]; the last three are empty where `kept` is 0). Runs as many ticks as
+    /// the largest of `reads`, at most `ticks`, and reads the synchronisation after
+    /// those named; the equations stand in `modgrad_ctm::spatial`. What came before
+    /// the last `kept` ticks is a constant to the gradient.
+    SpatialThink { ticks: usize, kept: usize },
+    /// (the operands and results of `spatial_think`, dreadings) → the gradients of its
+    /// float operands, in order.
+    SpatialThinkGradient { ticks: usize, kept: usize },
+    /// (policy [B,Y,X,5], start [B,Y,X]) → [B,steps,5]: what the policy says at the
+    /// cells of a walk from the largest of `start`, which goes up, down, left, right
+    /// or stays, as the largest says, the last of equals, and stays at the border. A
+    /// choice: no gradient flows through it.
+    Walk { steps: usize },
 }
 
 impl Op {
@@ -246,6 +264,9 @@ impl Op {
             Op::SynchronisationGradient => "synchronisation_gradient",
             Op::Think { .. } => "think",
             Op::ThinkGradient { .. } => "think_gradient",
+            Op::SpatialThink { .. } => "spatial_think",
+            Op::SpatialThinkGradient { .. } => "spatial_think_gradient",
+            Op::Walk { .. } => "walk",
         }
     }
 }

@@ -21,6 +21,7 @@ mod normalisation;
 mod reductions;
 mod run;
 mod sequences;
+mod spatial;
 mod synapse;
 mod synchronisation;
 mod thought;
@@ -178,6 +179,14 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
             let thought = thought::Thought::new(inputs, *ticks, *heads, *hidden, *depth)?;
             Ok(thought.gradients(dstates, dtrace))
         }
+        Op::SpatialThink { ticks, kept } => {
+            Ok(spatial::Thought::new(inputs, *ticks, *kept, "spatial_think")?.results())
+        }
+        Op::SpatialThinkGradient { ticks, kept } => {
+            let thought = spatial::Thought::new(inputs, *ticks, *kept, "spatial_think_gradient")?;
+            Ok(thought.gradients(inputs[11]))
+        }
+        Op::Walk { steps } => one(spatial::walk(*steps, inputs[0], inputs[1])),
     }
 }
 
@@ -206,7 +215,8 @@ fn check_operands(op: &Op, inputs: &[&Array]) -> Result<()> {
             (Op::CountedRows { .. }, 0 | 1) => DType::U8,
             (Op::MixRows, 3) | (Op::MixRowsGradient, 1) => DType::I32,
             (Op::Synchronisation | Op::SynchronisationGradient, 2 | 3)
-            | (Op::Think { .. } | Op::ThinkGradient { .. }, 4 | 5) => DType::I32,
+            | (Op::Think { .. } | Op::ThinkGradient { .. }, 4 | 5)
+            | (Op::SpatialThink { .. } | Op::SpatialThinkGradient { .. }, 6) => DType::I32,
             _ => DType::F32,
         };
         array.check(op.name())?;

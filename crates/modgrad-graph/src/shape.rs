@@ -4,6 +4,7 @@
 //! expected and what was found. No kernel is reached with operands that did
 //! not pass here.
 
+mod spatial;
 pub(crate) mod thought;
 
 use modgrad_ffn::memory::MemoryConfig;
@@ -589,6 +590,22 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             }
             let floats = given.specs[..operands].iter().filter(|spec| spec.dtype == DType::F32);
             Ok(floats.map(|spec| (*spec).clone()).collect())
+        }
+        Op::SpatialThink { ticks, kept } => {
+            given.require(
+                matches!(given.specs.len(), 6 | 7),
+                || "6 or 7 operands".into(),
+                || given.specs.len().to_string(),
+            )?;
+            spatial::think(given, *ticks, *kept)
+        }
+        Op::SpatialThinkGradient { ticks, kept } => {
+            given.count::<12>()?;
+            spatial::think_gradient(given, *ticks, *kept)
+        }
+        Op::Walk { steps } => {
+            let [policy, start] = given.floats()?;
+            spatial::walk(given, *steps, policy, start)
         }
     }
 }

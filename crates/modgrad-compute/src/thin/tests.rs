@@ -58,6 +58,36 @@ fn products_and_their_adjoint() {
 }
 
 #[test]
+fn slabs_and_their_outer_sum() {
+    for rows in [0, 1, 2, 5, 6, 9, 13] {
+        for inner in [0, 1, 2, 3, 7, 13, 64] {
+            for width in [1, 4, 8, 16, 24, 33, 64, 80, 130] {
+                let x: Vec<f32> = values(1, rows * inner, -1.0, 1.0);
+                let w: Vec<f32> = values(2, inner * width, -1.0, 1.0);
+                let y: Vec<f32> = values(3, rows * width, -1.0, 1.0);
+                let (mut product, mut outer) = (wide(&y), wide(&w));
+                for r in 0..rows {
+                    for k in 0..inner {
+                        for n in 0..width {
+                            let (x, y) = (f64::from(x[r * inner + k]), f64::from(y[r * width + n]));
+                            product[r * width + n] += x * f64::from(w[k * width + n]);
+                            outer[k * width + n] += x * y;
+                        }
+                    }
+                }
+                let what = format!("{rows} {inner} {width}");
+                let mut found = y.clone();
+                slab_product(inner, width, &x, &w, &mut found);
+                close(&found, &product, &format!("slab product {what}"));
+                let mut found = w.clone();
+                slab_outer(inner, width, &x, &y, &mut found);
+                close(&found, &outer, &format!("slab outer {what}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_row_does_not_depend_on_the_others() {
     let (inner, width) = (37, 112);
     let x: Vec<f32> = values(4, ROWS * inner, -1.0, 1.0);

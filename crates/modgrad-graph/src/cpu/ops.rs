@@ -9,7 +9,7 @@ use modgrad_compute::{
     softmax,
 };
 
-use super::{HostMemory, memory_rows as memory, thought};
+use super::{HostMemory, memory_rows as memory, spatial, thought};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::reference::{RunKey, dropout_key};
@@ -479,6 +479,11 @@ pub(super) fn run(
             let attributes = thought::Attributes { ticks, heads, hidden, depth };
             thought::think_gradient(pool, attributes, x, out)?;
         }
+        Op::SpatialThink { ticks, kept } => spatial::think(pool, *ticks, *kept, x, out)?,
+        Op::SpatialThinkGradient { ticks, kept } => {
+            spatial::think_gradient(pool, *ticks, *kept, x, out)?;
+        }
+        Op::Walk { steps } => spatial::walk(*steps, x, out),
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod memory;
 mod movement;
 mod normalisation;
 mod sequences;
+mod spatial;
 mod thought;
 
 use modgrad_graph::Op;
@@ -62,6 +63,7 @@ pub fn table() -> Vec<Row> {
     memory::add_to(&mut table);
     sequences::add_to(&mut table);
     thought::add_to(&mut table);
+    spatial::add_to(&mut table);
     table.rows
 }
 

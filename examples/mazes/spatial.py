@@ -61,7 +61,7 @@ class SpatialModel(nn.Module):
     def __init__(self, config: SpatialConfig) -> None:
         channels, memory = config.channels, config.memory
         if channels % 4 or channels < 4:
-            raise UsageError(f"--d-model {channels}: channels come in four directions")
+            raise UsageError(f"--d-model {channels} is not a multiple of 4, one part a direction")
         if config.ticks < 1:
             raise UsageError(f"--ticks {config.ticks}: a thought has at least one")
         self.config = config

@@ -31,7 +31,6 @@ class Counts:
 
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16)
     words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
-    skips: tuple[tuple[int, int], ...] = ()
     base_order: int = 3
     orders_in_window: tuple[int, ...] = (2, 3, 4, 6)
     words_in_window: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
@@ -60,8 +59,6 @@ class FFNConfig:
     row_width: int = 32
     slot_dropout: float = 0.0
     dropout: float = 0.0
-    # Counted memory; absent in the other forms.
-    counts: Counts | None = None
 
 
 PRESETS: dict[str, FFNConfig] = {
@@ -87,9 +84,11 @@ PRESETS: dict[str, FFNConfig] = {
         context=2048,
         last_bytes=16,
         byte_width=24,
-        counts=Counts(),
     ),
 }
+
+# The presets of the counted form.
+COUNTS: dict[str, Counts] = {"counted": Counts()}
 
 DEFAULT_PRESET = "memory"
 
@@ -230,11 +229,11 @@ class CountedFFN(nn.Module):
     head is zero and the only gate that is open is the online mixer's.
     """
 
-    def __init__(self, config: FFNConfig) -> None:
-        if config.counts is None or not config.last_bytes:
-            raise UsageError("a counted model needs `counts` and `last_bytes`")
+    def __init__(self, config: FFNConfig, counts: Counts) -> None:
+        if not config.last_bytes:
+            raise UsageError("a counted model needs `last_bytes`")
         self.config = config
-        self.memory = CountedMemory(**asdict(config.counts))
+        self.memory = CountedMemory(**asdict(counts))
         statistics = self.memory.experts * STATISTICS
         self.embedding = nn.Embedding(VOCABULARY + 1, config.byte_width)
         self.join = nn.Linear(config.last_bytes * config.byte_width, config.width)
@@ -278,6 +277,6 @@ class CountedFFN(nn.Module):
         return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}
 
 
-def make_model(config: FFNConfig) -> FFN | CountedFFN:
-    """The form that the configuration asks for."""
-    return CountedFFN(config) if config.counts else FFN(config)
+def make_model(preset: str, config: FFNConfig) -> FFN | CountedFFN:
+    """The form that the preset has."""
+    return CountedFFN(config, COUNTS[preset]) if preset in COUNTS else FFN(config)

@@ -75,7 +75,7 @@ def train(
     run = Run(path, task="language", settings=settings, budget=budget, steps=steps)
 
     nn.manual_seed(seed)
-    model = make_model(config)
+    model = make_model(preset, config)
     windows = Windows(data, recipe.batch, recipe.time, seed)
     learner = None
     if isinstance(model, CountedFFN):

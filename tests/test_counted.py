@@ -17,7 +17,7 @@ from modgrad.memory import AFTER, BEFORE, CountedMemory
 from modgrad.program import Tensor
 
 from isis import ffn, learn_ffn
-from isis.ffn import PRESETS, CountedFFN
+from isis.ffn import COUNTS, PRESETS, CountedFFN
 
 Array = np.ndarray[Any, Any]
 WORDS = b"the cat sat on a mat, then the catalogue of cats was read; ".split()
@@ -102,7 +102,7 @@ def test_the_program_that_is_scored_is_the_one_that_is_trained() -> None:
     """Of a text that shares no context with what was counted, nothing is taken out."""
     config = replace(PRESETS["counted"], width=16, hidden=16, layers=1, context=24, last_bytes=3)
     nn.manual_seed(0)
-    model = CountedFFN(config)
+    model = CountedFFN(config, COUNTS["counted"])
     model.memory.count(text(3, 5000), threads=1)
     for parameter in model.parameters():
         if parameter.trainable:

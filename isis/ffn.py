@@ -88,7 +88,12 @@ PRESETS: dict[str, FFNConfig] = {
 }
 
 # The presets of the counted form.
-COUNTS: dict[str, Counts] = {"counted": Counts()}
+COUNTS: dict[str, Counts] = {
+    "counted": Counts(
+        words=("prefix", "previous_word_and_prefix"),
+        words_in_window=("prefix", "previous_word_and_prefix"),
+    ),
+}
 
 DEFAULT_PRESET = "memory"
 

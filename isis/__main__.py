@@ -180,33 +180,21 @@ def _print_baselines(training: Any, scored: Any) -> None:
 
 
 def _print_summary(run: Any, training: Any, val_data: Path, seed: int) -> None:
-    from modgrad import _core
     from modgrad.evaluate import evaluate
+    from modgrad.summary import summary
 
     click.echo(f"scoring {run.path} on {val_data}", err=True)
     score = evaluate(run.path, val_data, threads=training.threads)
-    peak = _core.measured_peak(training.threads, training.precision)
-    rate = training.core.flops * training.steps / max(run.trained_seconds, 1e-9)
-    click.echo(
-        _core.render_summary(
-            val_bpb=score["bits_per_byte"],
-            training_seconds=run.trained_seconds,
-            total_seconds=time.monotonic() - STARTED,
-            peak_vram_mb=0.0,
-            mfu_percent=100.0 * rate / peak,
-            total_tokens=run.tokens,
-            num_steps=training.steps,
-            num_params=training.parameters_count,
-            peak_rss_mb=_core.peak_rss_mb(),
-            device="cpu",
-            threads=training.threads,
-            seed=seed,
-            task=run.task,
-            n_targets=score["n_targets"],
-            context=score["context"],
-        ),
-        nl=False,
+    block = summary(
+        run,
+        training,
+        val_bpb=score["bits_per_byte"],
+        n_targets=score["n_targets"],
+        context=score["context"],
+        seed=seed,
+        started=STARTED,
     )
+    click.echo(block, nl=False)
 
 
 @main.command("eval")

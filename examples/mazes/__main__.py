@@ -270,30 +270,18 @@ def _accepted(make: Callable[..., Any], model: str, flags: dict[str, Any]) -> di
 
 
 def _print_summary(run: Any, training: Any, score: dict[str, Any], seed: int) -> None:
-    from modgrad import _core
+    from modgrad.summary import summary
 
-    peak = _core.measured_peak(training.threads, training.precision)
-    rate = training.core.flops * training.steps / max(run.trained_seconds, 1e-9)
-    click.echo(
-        _core.render_summary(
-            val_bpb=score["val_bpb"],
-            training_seconds=run.trained_seconds,
-            total_seconds=time.monotonic() - STARTED,
-            peak_vram_mb=0.0,
-            mfu_percent=100.0 * rate / peak,
-            total_tokens=run.tokens,
-            num_steps=training.steps,
-            num_params=training.parameters_count,
-            peak_rss_mb=_core.peak_rss_mb(),
-            device="cpu",
-            threads=training.threads,
-            seed=seed,
-            task=run.task,
-            n_targets=score["mazes"],
-            context=score["route_length"],
-        ),
-        nl=False,
+    block = summary(
+        run,
+        training,
+        val_bpb=score["val_bpb"],
+        n_targets=score["mazes"],
+        context=score["route_length"],
+        seed=seed,
+        started=STARTED,
     )
+    click.echo(block, nl=False)
 
 
 def _print_table(run: Any, training: Any, score: dict[str, Any]) -> None:

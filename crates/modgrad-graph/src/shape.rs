@@ -4,10 +4,9 @@
 //! expected and what was found. No kernel is reached with operands that did
 //! not pass here.
 
+mod memory;
 mod spatial;
 pub(crate) mod thought;
-
-use modgrad_ffn::memory::MemoryConfig;
 
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -491,12 +490,12 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             hash.validate().map_err(|reason| Error::attribute(given.op, reason))?;
             byte_windows(given, hash.kinds.len())
         }
-        Op::CountedRows { memory, earlier, margin } => {
-            counted_rows(given, memory, *earlier, *margin)
+        Op::CountedRows { memory: config, earlier, margin } => {
+            memory::counted_rows(given, config, *earlier, *margin)
         }
         Op::MixRows => {
             let [logits, gates, rows @ ..] = given.count::<6>()?;
-            let experts = mixed_rows(given, rows, &logits.shape)?;
+            let experts = memory::mixed_rows(given, rows, &logits.shape)?;
             given.float(logits)?;
             given.shaped(gates, &with_last(&logits.shape, experts), "gates")?;
             Ok(vec![logits.clone()])
@@ -504,7 +503,7 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
         Op::MixRowsGradient => {
             let [rows @ .., dout] = given.count::<5>()?;
             given.float(dout)?;
-            let experts = mixed_rows(given, rows, &dout.shape)?;
+            let experts = memory::mixed_rows(given, rows, &dout.shape)?;
             one(with_last(&dout.shape, experts))
         }
 
@@ -672,60 +671,4 @@ fn convolution_shapes(given: &Operands<'_>, x: &TensorSpec, weight: &TensorSpec)
         || format!("a weight [K, {}] for x of {x}", x.shape[2]),
         || weight.to_string(),
     )
-}
-
-fn counted_rows(
-    given: &Operands<'_>,
-    memory: &MemoryConfig,
-    earlier: usize,
-    margin: usize,
-) -> Result<Vec<TensorSpec>> {
-    memory.validate().map_err(|reason| Error::attribute(given.op, reason))?;
-    let [tokens, tables, back_off, mixer] = given.count()?;
-    for (spec, rank, axes) in [(tokens, 2, "[B, T]"), (tables, 1, "[n]")] {
-        given.rank(spec, rank, axes)?;
-        given.require(spec.dtype == DType::U8, || "u8 bytes".into(), || spec.to_string())?;
-    }
-    let (back_offs, mixers) = modgrad_ffn::memory::weight_sizes(memory);
-    given.shaped(back_off, &[back_offs], "back-off weights")?;
-    given.shaped(mixer, &[mixers], "the mixer's weights")?;
-    let around = margin.saturating_mul(2).saturating_add(earlier);
-    let Some(time) = tokens.shape[1].checked_sub(around) else {
-        return Err(given.error(format!("at least {around} bytes a row"), tokens.to_string()));
-    };
-    let lessons = if around == 0 { 0 } else { modgrad_ffn::memory::lesson_size(memory) };
-    let at = |sizes: &[usize]| [&[tokens.shape[0], time], sizes].concat();
-    let (experts, entries) = (memory.experts(), memory.entries);
-    Ok(vec![
-        TensorSpec::f32(at(&[256])),
-        TensorSpec::new(at(&[entries]), DType::I32),
-        TensorSpec::f32(at(&[experts, entries])),
-        TensorSpec::f32(at(&[experts])),
-        TensorSpec::f32(at(&[experts, modgrad_ffn::memory::STATISTICS])),
-        TensorSpec::f32([tokens.shape[0], lessons]),
-    ])
-}
-
-/// Checks rows for logits of the shape [..., 256]; the number of experts.
-fn mixed_rows(given: &Operands<'_>, rows: [&TensorSpec; 4], logits: &[usize]) -> Result<usize> {
-    let [base, entries, difference, multiple] = rows;
-    given.require(
-        logits.last() == Some(&256),
-        || "logits of 256 bytes".into(),
-        || format!("the shape {logits:?}"),
-    )?;
-    given.shaped(base, logits, "a base")?;
-    let (width, experts) = (given.last(entries)?, given.last(multiple)?);
-    given.attribute((1..=256).contains(&width), || {
-        format!("a position has {width} entries, not 1 to 256")
-    })?;
-    given.require(
-        entries.dtype == DType::I32 && entries.shape == with_last(logits, width),
-        || format!("i32 entries of shape {:?}", with_last(logits, width)),
-        || entries.to_string(),
-    )?;
-    given.shaped(multiple, &with_last(logits, experts), "multiples")?;
-    let shape = [&with_last(logits, experts)[..], &[width]].concat();
-    given.shaped(difference, &shape, "differences")?;
-    Ok(experts)
 }

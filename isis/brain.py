@@ -250,15 +250,14 @@ def _weights_of(region: RegionModule, no_pairs: Parameter) -> list[Operand]:
     """The operands of `F.think` behind the trace."""
     width = region.edge_norm.weight.value.shape[0]
     if (attention := region.attention) is not None:
-        query = current_graph().read(attention.query.weight).transpose(1, 0)
         asked = [attention.left, attention.right, _retention(attention.decay)]
-        asked += [query, attention.query.bias]
+        asked += [attention.query.weight, attention.query.bias]
     else:
         asked = [
             no_pairs,
             no_pairs,
             F.full((0,), 0.0),
-            F.full((0, width), 0.0),
+            F.full((width, 0), 0.0),
             F.full((width,), 0.0),
         ]
     levels = [region.level1, region.level1_bias]

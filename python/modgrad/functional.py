@@ -258,15 +258,24 @@ def synchronisation(
 
 
 def think(
-    operands: Sequence[Operand], *, ticks: int, heads: int, hidden: int, depth: int = 1
+    operands: Sequence[Operand],
+    *,
+    ticks: int,
+    heads: int,
+    hidden: int,
+    depth: int = 1,
+    projected: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """All ticks of a Continuous Thought Machine in one op → (states [B, T, N], the
     trace after the last tick [B, N, M], newest last).
 
     `operands`, in order: keys, values [B, L, C], state [B, N], trace [B, N, M], left,
-    right i32[S], retention [S], query weight [S, C] and bias [C], those of the synapse,
+    right i32[S], retention [S], query weight [C, S] and bias [C], those of the synapse,
     level-1 weight [M, O, N] and bias [O, N], and unless `hidden` is 0, level-2 weight
-    [hidden, 2, N] and bias [2, N]; O is 2·hidden, or 2. A synapse of `depth` 1 has a
+    [hidden, 2, N] and bias [2, N]; O is 2·hidden, or 2. If `projected`, then weight
+    [C, C] and bias [C] of a projection of the query, those of one of what attention
+    read, and temperatures, one a level, that its weight and bias are divided by.
+    A synapse of `depth` 1 has a
     weight [C+N, 2N] and bias [2N], norm weight and bias [N]; those of a deeper one,
     a U of `depth` widths, are what `modgrad.ctm.synapse` makes: of each block weight
     [inputs, width], bias, norm weight and bias [width], first, downwards and upwards,
@@ -277,6 +286,7 @@ def think(
     """
     graph = current_graph()
     attributes = {"ticks": ticks, "heads": heads, "hidden": hidden, "depth": depth}
+    attributes["projected"] = projected
     states, trace, *_ = graph.push("think", *operands, **attributes)
     return states, trace
 

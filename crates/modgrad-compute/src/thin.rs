@@ -103,6 +103,17 @@ impl Panels {
     }
 }
 
+/// Copies a few values: without a call where they are a whole block.
+///
+/// Panics when the lengths disagree.
+#[inline(always)]
+pub fn copy_lanes(from: &[f32], to: &mut [f32]) {
+    match (<&[f32; LANES]>::try_from(from), <&mut [f32; LANES]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 /// Fills panels from the number `first` on.
 fn fill(first: usize, panels: &mut [f32], rows: &[f32], sizes: [usize; 5]) {
     let [inner, count, part, padded, width] = sizes;
@@ -112,12 +123,22 @@ fn fill(first: usize, panels: &mut [f32], rows: &[f32], sizes: [usize; 5]) {
     for (offset, panel) in panels.chunks_mut(inner * PANEL).enumerate() {
         let start = (first + offset) * PANEL;
         let wide = PANEL.min(width - start);
+        let (which, within) = (start / padded, start % padded);
+        if within + PANEL <= part {
+            // All of the panel in one part: a few lines in one go.
+            let first = which * part + within;
+            let rows = rows.get(first..).unwrap_or_default().chunks(width / padded * part);
+            for (row, out) in rows.zip(panel.chunks_exact_mut(PANEL)).take(count) {
+                out.copy_from_slice(&row[..PANEL]);
+            }
+            continue;
+        }
         for block in (0..wide).step_by(LANES) {
             let (which, within) = ((start + block) / padded, (start + block) % padded);
             let lanes = LANES.min(part - within);
             for k in 0..count {
                 let from = (k * (width / padded) + which) * part + within;
-                panel[k * wide + block..][..lanes].copy_from_slice(&rows[from..][..lanes]);
+                copy_lanes(&rows[from..][..lanes], &mut panel[k * wide + block..][..lanes]);
             }
         }
     }

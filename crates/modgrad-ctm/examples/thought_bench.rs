@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use modgrad_compute::Pool;
 use modgrad_ctm::thought::{
-    Gradients, Inputs, Layer, Read, Saved, Shape, Upstream, Weights, think, think_gradient,
+    Gradients, Inputs, Layer, Projections, Read, Saved, Shape, Upstream, Weights, think,
+    think_gradient,
 };
 
 fn main() {
@@ -23,6 +24,7 @@ fn main() {
         memory: 16,
         hidden: 16,
         pairs: 256,
+        projected: true,
     };
     let region = Shape {
         ticks: 4,
@@ -33,6 +35,7 @@ fn main() {
         memory: 8,
         hidden: 4,
         pairs: 0,
+        projected: false,
         ..machine
     };
     let which: Option<usize> = std::env::args().nth(2).and_then(|text| text.parse().ok());
@@ -67,6 +70,11 @@ fn measure(pool: &Pool, shape: Shape) {
         shape.outputs() * neurons,
         shape.hidden * 2 * neurons,
         2 * neurons,
+        width * width,
+        width,
+        width * width,
+        width,
+        2,
     ];
     let given: Vec<Vec<f32>> = sizes.iter().map(|&size| values(size)).collect();
     let mut found = given.clone();
@@ -85,6 +93,13 @@ fn measure(pool: &Pool, shape: Shape) {
         retention: &given[4],
         query_weight: &given[5],
         query_bias: &given[6],
+        projections: shape.projected.then(|| Projections {
+            query_weight: &given[15],
+            query_bias: &given[16],
+            read_weight: &given[17],
+            read_bias: &given[18],
+            temperatures: &given[19],
+        }),
         synapse: &synapse,
         level1_weight: &given[11],
         level1_bias: &given[12],
@@ -94,8 +109,8 @@ fn measure(pool: &Pool, shape: Shape) {
     let mut kept = [
         rows * neurons,
         batch * neurons * memory,
-        rows * width,
-        rows * width,
+        rows * shape.kept_width(),
+        rows * shape.kept_width(),
         rows * heads * tokens,
         rows * 2 * neurons,
     ]
@@ -110,7 +125,7 @@ fn measure(pool: &Pool, shape: Shape) {
     let backward = best(|| {
         let [states, _, attended, query, attention, synapse] = &kept;
         let read = Read { states, attended, query, attention, synapse };
-        let gradients = Gradients::from_parts(1, found.iter_mut().map(Vec::as_mut_slice));
+        let gradients = Gradients::from_parts(shape, 1, found.iter_mut().map(Vec::as_mut_slice));
         think_gradient(pool, shape, inputs, &weights, read, upstream, gradients);
     });
     println!(

@@ -4,7 +4,8 @@
 //! At tick t, from the states z and the traces A of the neurons:
 //!
 //! 1. action synchronisation of the states so far → a query;
-//! 2. attention of the query over keys and values, the same at all ticks;
+//! 2. attention of the query over keys and values, the same at all ticks; a
+//!    projection may follow the query, and another what attention read;
 //! 3. synapse of [attended; z], pushed onto the trace: LayerNorm(GLU(W x + b)), or a
 //!    U-shaped network (see [`synapse`]);
 //! 4. neuron-level models: z_n = g_n(the last M of neuron n's trace).
@@ -26,6 +27,7 @@
 mod attention;
 mod backward;
 mod forward;
+mod linear;
 mod neurons;
 mod packed;
 mod synapse;
@@ -67,6 +69,8 @@ pub struct Shape {
     pub hidden: usize,
     /// S.
     pub pairs: usize,
+    /// Whether there are [`Projections`].
+    pub projected: bool,
 }
 
 impl Shape {
@@ -83,6 +87,12 @@ impl Shape {
     /// The width, in whole blocks.
     pub(crate) fn padded_width(&self) -> usize {
         self.width.next_multiple_of(thin::LANES)
+    }
+
+    /// How wide queries are, and what attention read, as they are kept: with what
+    /// their projections make of them behind them.
+    pub fn kept_width(&self) -> usize {
+        if self.projected { 2 * self.width } else { self.width }
     }
 
     /// The tokens of a sample.
@@ -143,10 +153,12 @@ pub struct Weights<'a> {
     pub right: &'a [i32],
     /// r of each pair [S], from 0 to 1.
     pub retention: &'a [f32],
-    /// [S, d]: rows of inputs.
+    /// [d, S].
     pub query_weight: &'a [f32],
     /// [d].
     pub query_bias: &'a [f32],
+    /// Where the published machine has some.
+    pub projections: Option<Projections<'a>>,
     /// One layer with a gate, or those of a U: first, downwards, upwards.
     pub synapse: &'a [Layer<'a>],
     /// [M, O, D].
@@ -157,6 +169,30 @@ pub struct Weights<'a> {
     pub level2_weight: &'a [f32],
     /// [2, D]; empty where H is 0.
     pub level2_bias: &'a [f32],
+}
+
+/// What attention of several heads brings along, and the temperatures that weights and
+/// biases of the neuron-level models are divided by.
+#[derive(Clone, Copy)]
+pub struct Projections<'a> {
+    /// Of the query [d, d], rows of outputs.
+    pub query_weight: &'a [f32],
+    /// [d].
+    pub query_bias: &'a [f32],
+    /// Of what was read [d, d], rows of outputs.
+    pub read_weight: &'a [f32],
+    /// [d].
+    pub read_bias: &'a [f32],
+    /// Of the first level, and of the second where there is one.
+    pub temperatures: &'a [f32],
+}
+
+impl Weights<'_> {
+    /// What weights and biases of a level are multiplied by.
+    pub(crate) fn inverse_temperature(&self, level: usize) -> f32 {
+        let temperatures = self.projections.map(|given| given.temperatures);
+        temperatures.and_then(|all| all.get(level)).map_or(1.0, |temperature| 1.0 / temperature)
+    }
 }
 
 /// A layer of the synapse: a product, an activation and a LayerNorm.
@@ -182,9 +218,9 @@ pub struct Saved<'a> {
     pub states: &'a mut [f32],
     /// The trace after the last tick [B, D, M], the newest last.
     pub trace: &'a mut [f32],
-    /// What attention read [B, T, d].
+    /// What attention read [B, T, d], or with its projection behind it [B, T, 2d].
     pub attended: &'a mut [f32],
-    /// The query [B, T, d].
+    /// The query, likewise.
     pub query: &'a mut [f32],
     /// How much of each token each head read [B, T, h, L].
     pub attention: &'a mut [f32],
@@ -231,6 +267,17 @@ pub struct Gradients<'a> {
     pub level1_bias: &'a mut [f32],
     pub level2_weight: &'a mut [f32],
     pub level2_bias: &'a mut [f32],
+    pub projections: Option<ProjectionGradients<'a>>,
+}
+
+/// Gradients of [`Projections`].
+#[allow(missing_docs)]
+pub struct ProjectionGradients<'a> {
+    pub query_weight: &'a mut [f32],
+    pub query_bias: &'a mut [f32],
+    pub read_weight: &'a mut [f32],
+    pub read_bias: &'a mut [f32],
+    pub temperatures: &'a mut [f32],
 }
 
 /// Gradients of a [`Layer`]; without a skip its two are empty.
@@ -244,10 +291,15 @@ pub struct LayerGradients<'a> {
 }
 
 impl<'a> Gradients<'a> {
-    /// From parts in the order of the fields, of a synapse of some depth; those that
-    /// are not there are empty, as the second level of shallow neuron models is.
-    pub fn from_parts(depth: usize, mut parts: impl Iterator<Item = &'a mut [f32]>) -> Self {
+    /// From parts in the order of the fields, of a synapse of some depth; shallow
+    /// neuron models have none for a second level.
+    pub fn from_parts(
+        shape: Shape,
+        depth: usize,
+        mut parts: impl Iterator<Item = &'a mut [f32]>,
+    ) -> Self {
         let mut next = || parts.next().unwrap_or_default();
+        let second = shape.hidden > 0;
         Gradients {
             keys: next(),
             values: next(),
@@ -267,8 +319,15 @@ impl<'a> Gradients<'a> {
                 .collect(),
             level1_weight: next(),
             level1_bias: next(),
-            level2_weight: next(),
-            level2_bias: next(),
+            level2_weight: if second { next() } else { &mut [] },
+            level2_bias: if second { next() } else { &mut [] },
+            projections: shape.projected.then(|| ProjectionGradients {
+                query_weight: next(),
+                query_bias: next(),
+                read_weight: next(),
+                read_bias: next(),
+                temperatures: next(),
+            }),
         }
     }
 }
@@ -308,11 +367,12 @@ pub fn think_gradient(
     check_operands("think_gradient", shape, inputs, weights);
     let packed = Packed::new(pool, shape, weights);
     let found = backward::run(pool, shape, inputs, &packed, read, upstream, &mut gradients);
-    weights::run(pool, shape, &packed, &found, &mut gradients);
+    weights::run(pool, shape, &packed, read, &found, &mut gradients);
 }
 
 fn check_operands(op: &str, shape: Shape, inputs: Inputs<'_>, weights: &Weights<'_>) {
-    let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs } = shape;
+    let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs, projected } =
+        shape;
     let some = ticks > 0 && tokens > 0 && memory > 0 && neurons > 0 && width > 0;
     assert!(some, "`{op}`: an empty axis in {shape:?}");
     assert!(heads > 0 && width % heads == 0, "`{op}`: {width} channels for {heads} heads");
@@ -335,6 +395,20 @@ fn check_operands(op: &str, shape: Shape, inputs: Inputs<'_>, weights: &Weights<
             ("level2_bias", weights.level2_bias.len(), if hidden == 0 { 0 } else { 2 * neurons }),
         ],
     );
+    assert_eq!(weights.projections.is_some(), projected, "`{op}`: projections");
+    if let Some(given) = weights.projections {
+        let levels = if hidden == 0 { 1 } else { 2 };
+        check(
+            op,
+            &[
+                ("the query's projection", given.query_weight.len(), width * width),
+                ("the query's projection's bias", given.query_bias.len(), width),
+                ("the reading's projection", given.read_weight.len(), width * width),
+                ("the reading's projection's bias", given.read_bias.len(), width),
+                ("temperatures", given.temperatures.len(), levels),
+            ],
+        );
+    }
     let (count, mut inner) = (weights.synapse.len(), width + neurons);
     assert!(count % 2 == 1, "`{op}`: {count} layers go down and not up again");
     for (index, layer) in weights.synapse.iter().enumerate() {

@@ -231,7 +231,7 @@ impl Rule<'_> {
                 let found = self.all(Op::SynchronisationGradient, &operands)?;
                 Ok(around_indices(found, 2))
             }
-            Op::Think { ticks, heads, hidden, depth } => {
+            Op::Think { ticks, heads, hidden, depth, projected } => {
                 let saved = ["the attended", "the query", "the attention", "the synapse"];
                 for (index, what) in saved.into_iter().enumerate() {
                     self.none_of(index + 2, what)?;
@@ -239,8 +239,8 @@ impl Rule<'_> {
                 let upstream = [self.of_output(0)?, self.of_output(1)?];
                 let operands =
                     [&self.node.inputs, self.node.outputs.as_slice(), &upstream].concat();
-                let found =
-                    self.all(Op::ThinkGradient { ticks, heads, hidden, depth }, &operands)?;
+                let op = Op::ThinkGradient { ticks, heads, hidden, depth, projected };
+                let found = self.all(op, &operands)?;
                 Ok(around_indices(found, 4))
             }
             Op::SpatialThink { ticks, kept } => {

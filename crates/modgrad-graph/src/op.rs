@@ -166,11 +166,15 @@ pub enum Op {
     /// (start, states, left, right, retention, dout) → (dstart, dstates, dretention).
     SynchronisationGradient,
     /// (keys, values [B,L,C], state [B,N], trace [B,N,M], left, right i32[S],
-    /// retention [S], query weight [S,C], query bias [C], the layers of the synapse,
+    /// retention [S], query weight [C,S], query bias [C], the layers of the synapse,
     /// level-1 weight [M,O,N], level-1 bias [O,N] and, unless `hidden` is 0, level-2
-    /// weight [hidden,2,N], level-2 bias [2,N]) → (states [B,T,N], last trace [B,N,M],
-    /// attended, query [B,T,C] (over one token its bias alone), attention
+    /// weight [hidden,2,N], level-2 bias [2,N]; if `projected`, also a projection of the
+    /// query and one of what is read, weight [C,C] and bias [C] each, and temperatures
+    /// that the levels' weights and biases are divided by, one for each level) → (states
+    /// [B,T,N], last trace [B,N,M], attended, query [B,T,C], or [B,T,2C] with their
+    /// projections behind them (over one token the query is its bias alone), attention
     /// [B,T,heads,L], products of the synapse's layers [B,T,all their columns]).
+    /// Weights [C,·] have rows of outputs.
     ///
     /// Each tick: synchronisation of the states so far → query → attention → synapse of
     /// attended and state onto the trace → each neuron's own GLU layers over its last M.
@@ -183,10 +187,10 @@ pub enum Op {
     /// downwards, each weight [inputs,width], bias, norm weight, norm bias [width]; then
     /// depth − 1 upwards, each with these four and weight and bias [width] of the
     /// LayerNorm of its output plus that of the block with its width downwards.
-    Think { ticks: usize, heads: usize, hidden: usize, depth: usize },
+    Think { ticks: usize, heads: usize, hidden: usize, depth: usize, projected: bool },
     /// (the operands and results of `think`, dstates, dtrace) → the gradients of its float
     /// operands, in order.
-    ThinkGradient { ticks: usize, heads: usize, hidden: usize, depth: usize },
+    ThinkGradient { ticks: usize, heads: usize, hidden: usize, depth: usize, projected: bool },
     // Neurons on a lattice: Y, X cells, C channels, R readings.
     /// (drive [B,Y,X,2C], start trace [M,C], synapse weight [2C,2C], neuron weight
     /// [M,2,C] and bias [2,C], retention [2C], and reads i32[R] or nothing, for one

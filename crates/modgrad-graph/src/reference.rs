@@ -171,12 +171,24 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
 
         Op::Synchronisation => one(synchronisation::forward(inputs)?),
         Op::SynchronisationGradient => synchronisation::gradient(inputs),
-        Op::Think { ticks, heads, hidden, depth } => {
-            Ok(thought::Thought::new(inputs, *ticks, *heads, *hidden, *depth)?.results())
+        Op::Think { ticks, heads, hidden, depth, projected } => {
+            let kind = thought::Kind {
+                heads: *heads,
+                hidden: *hidden,
+                depth: *depth,
+                projected: *projected,
+            };
+            Ok(thought::Thought::new(inputs, *ticks, kind)?.results())
         }
-        Op::ThinkGradient { ticks, heads, hidden, depth } => {
+        Op::ThinkGradient { ticks, heads, hidden, depth, projected } => {
             let [.., dstates, dtrace] = inputs else { unreachable!("operands were checked") };
-            let thought = thought::Thought::new(inputs, *ticks, *heads, *hidden, *depth)?;
+            let kind = thought::Kind {
+                heads: *heads,
+                hidden: *hidden,
+                depth: *depth,
+                projected: *projected,
+            };
+            let thought = thought::Thought::new(inputs, *ticks, kind)?;
             Ok(thought.gradients(dstates, dtrace))
         }
         Op::SpatialThink { ticks, kept } => {

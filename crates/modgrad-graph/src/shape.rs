@@ -565,8 +565,9 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.shaped(dout, &out.shape, "a gradient")?;
             Ok(vec![start.clone(), states.clone(), retention.clone()])
         }
-        Op::Think { ticks, heads, hidden, depth } => {
-            let (operands, results) = thought::shapes(given, *ticks, *heads, *hidden, *depth)?;
+        Op::Think { ticks, heads, hidden, depth, projected } => {
+            let (operands, results) =
+                thought::shapes(given, *ticks, *heads, *hidden, *depth, *projected)?;
             given.require(
                 given.specs.len() == operands,
                 || format!("{operands} operands"),
@@ -574,8 +575,9 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             )?;
             Ok(results)
         }
-        Op::ThinkGradient { ticks, heads, hidden, depth } => {
-            let (operands, results) = thought::shapes(given, *ticks, *heads, *hidden, *depth)?;
+        Op::ThinkGradient { ticks, heads, hidden, depth, projected } => {
+            let (operands, results) =
+                thought::shapes(given, *ticks, *heads, *hidden, *depth, *projected)?;
             given.require(
                 given.specs.len() == operands + results.len() + 2,
                 || format!("{} operands", operands + results.len() + 2),

@@ -143,36 +143,30 @@ class ContinuousThoughtMachine(nn.Module):
             *self._weights(),
         ]
         return F.think(
-            operands, ticks=self.ticks, heads=self.heads, hidden=self.hidden, depth=self.depth
+            operands,
+            ticks=self.ticks,
+            heads=self.heads,
+            hidden=self.hidden,
+            depth=self.depth,
+            projected=True,
         )
 
     def _weights(self) -> list[Operand]:
         """The operands of `F.think` that are the same for every sample."""
         query, _, _, out = self.attention
-        read = current_graph().read
-        width = out.weight.value.shape[0]
-        # What is linear in a row is joined to its neighbour once, not at every tick.
-        turned = read(query.weight).transpose(1, 0)
-        query_weight = read(self.query.weight).transpose(1, 0) @ turned  # [S, C]
-        query_bias = read(self.query.bias).reshape(1, -1) @ turned + query.bias
-        first = self.synapse.blocks[0]
-        attended, own = read(first.weight)[:width], read(first.weight)[width:]
-        synapse = F.concat([read(out.weight).transpose(1, 0) @ attended, own], 0)
-        synapse_bias = read(out.bias).reshape(1, -1) @ attended + first.bias
-        inverse = 1.0 / read(self.temperatures)
         operands: list[Operand] = [
             self.action.left,
             self.action.right,
             self.action.retention(),
-            query_weight,
-            query_bias.reshape(-1),
-            *self.synapse.operands(synapse, synapse_bias.reshape(-1)),
-            read(self.level1) * inverse[0:1],
-            read(self.level1_bias) * inverse[0:1],
+            self.query.weight,
+            self.query.bias,
+            *self.synapse.operands(),
+            self.level1,
+            self.level1_bias,
         ]
         if self.hidden:
-            operands += [read(self.level2) * inverse[1:2], read(self.level2_bias) * inverse[1:2]]
-        return operands
+            operands += [self.level2, self.level2_bias]
+        return [*operands, query.weight, query.bias, out.weight, out.bias, self.temperatures]
 
 
 class Pairs(nn.Module):

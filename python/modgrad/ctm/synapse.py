@@ -18,7 +18,7 @@ import numpy as np
 from modgrad import nn
 from modgrad.errors import UsageError
 from modgrad.nn import Parameter
-from modgrad.program import Operand, Tensor
+from modgrad.program import Operand
 
 
 def widths(neurons: int, depth: int, min_width: int) -> list[int]:
@@ -62,14 +62,11 @@ class Synapse(nn.Module):
             Block(below, width, width, skip=True) for below, width in itertools.pairwise(up)
         ]
 
-    def operands(self, first_weight: Tensor, first_bias: Tensor) -> list[Operand]:
-        """Those of `F.think`, with the weight and bias of the first block as given."""
+    def operands(self) -> list[Operand]:
+        """Those of `F.think`."""
         found: list[Operand] = []
-        for index, block in enumerate(self.blocks):
-            first = index == 0
-            found += [first_weight if first else block.weight]
-            found += [first_bias if first else block.bias]
-            found += [block.norm.weight, block.norm.bias]
+        for block in self.blocks:
+            found += [block.weight, block.bias, block.norm.weight, block.norm.bias]
             if hasattr(block, "skip"):
                 found += [block.skip.weight, block.skip.bias]
         return found

@@ -8,7 +8,7 @@ use modgrad_compute::Pool;
 use modgrad_compute::pool::{SharedMut, share};
 use modgrad_compute::thin::lanewise::{self, SLOT};
 use modgrad_compute::thin::tokens::outer_sum;
-use modgrad_compute::thin::{self, Buffer, LANES};
+use modgrad_compute::thin::{Buffer, LANES, copy_lanes};
 
 use super::attention::Tokens;
 use super::forward::advance;
@@ -30,8 +30,10 @@ pub(super) struct Found {
     pub(super) layers: Vec<[Buffer; 2]>,
     /// [B][T][S].
     pub(super) synchrony: Buffer,
-    /// [B][T][d].
+    /// Of the query, and where it is projected of its projection [B][T][d or 2d].
     pub(super) dquery: Buffer,
+    /// Of the projection of what was read [B][T][d], or empty.
+    pub(super) dtold: Buffer,
     /// To be summed.
     pub(super) units: Vec<Unit>,
 }
@@ -70,6 +72,7 @@ struct Parts<'a> {
     layers: Vec<[&'a mut [f32]; 2]>,
     synchrony: &'a mut [f32],
     dquery: &'a mut [f32],
+    dtold: &'a mut [f32],
     dkeys: &'a mut [f32],
     dvalues: &'a mut [f32],
     dstate: &'a mut [f32],
@@ -86,13 +89,14 @@ pub(super) fn run(
     gradients: &mut Gradients<'_>,
 ) -> Found {
     let Shape { batch, ticks, neurons, width, tokens, memory, .. } = shape;
-    let pairs = packed.query.inner();
+    let (pairs, kept) = (packed.pairs, shape.kept_width());
+    let told = kept - width;
     let (shares, columns) = (shape.heads * tokens, packed.synapse.columns());
     let rows = |size: usize| Buffer::any(batch * ticks * size);
     let sizes: Vec<[usize; 3]> = packed.synapse.sizes().collect();
     let mut layers: Vec<[Buffer; 2]> =
         sizes.iter().map(|&[inner, columns, _]| [rows(inner), rows(columns)]).collect();
-    let (mut synchrony, mut dquery) = (rows(pairs), rows(width));
+    let (mut synchrony, mut dquery, mut dtold) = (rows(pairs), rows(kept), rows(told));
     if shape.reads_once() {
         // All ticks but the first have none of their own.
         dquery.fill(0.0);
@@ -105,6 +109,7 @@ pub(super) fn run(
             layers.iter_mut().map(|[x, dy]| [SharedMut::new(x), SharedMut::new(dy)]).collect();
         let synchrony = SharedMut::new(&mut synchrony);
         let dquery = SharedMut::new(&mut dquery);
+        let dtold = SharedMut::new(&mut dtold);
         let dkeys = SharedMut::new(gradients.keys);
         let dvalues = SharedMut::new(gradients.values);
         let dstate = SharedMut::new(gradients.state);
@@ -127,7 +132,8 @@ pub(super) fn run(
                             })
                             .collect(),
                         synchrony: synchrony.slice(of_ticks(pairs)),
-                        dquery: dquery.slice(of_ticks(width)),
+                        dquery: dquery.slice(of_ticks(kept)),
+                        dtold: dtold.slice(of_ticks(told)),
                         dkeys: dkeys.slice(of(tokens * width)),
                         dvalues: dvalues.slice(of(tokens * width)),
                         dstate: dstate.slice(of(neurons)),
@@ -136,8 +142,8 @@ pub(super) fn run(
                 };
                 let read = Read {
                     states: &read.states[of_ticks(neurons)],
-                    attended: &read.attended[of_ticks(width)],
-                    query: &read.query[of_ticks(width)],
+                    attended: &read.attended[of_ticks(kept)],
+                    query: &read.query[of_ticks(kept)],
                     attention: &read.attention[of_ticks(shares)],
                     synapse: &read.synapse[of_ticks(columns)],
                 };
@@ -154,7 +160,7 @@ pub(super) fn run(
         };
         pool.for_ranges(count, shape.groups_a_thread(), |range| range.for_each(&run));
     }
-    Found { layers, synchrony, dquery, units: units.into_iter().flatten().collect() }
+    Found { layers, synchrony, dquery, dtold, units: units.into_iter().flatten().collect() }
 }
 
 struct Group<'a> {
@@ -169,7 +175,9 @@ impl Group<'_> {
         let Shape { ticks, neurons, width, memory, heads, tokens, .. } = self.shape;
         let (shape, packed) = (self.shape, self.packed);
         let (padded_width, sizes) = (shape.padded_width(), shape.sizes());
-        let (stride, pairs) = (sizes.stride(), packed.query.inner());
+        let (stride, pairs) = (sizes.stride(), packed.pairs);
+        let padded_pairs = pairs.next_multiple_of(LANES);
+        let (kept, stages) = (shape.kept_width(), shape.kept_width() / width);
         let reads_once = shape.reads_once();
         let samples = self.inputs.state.len() / neurons;
         let columns = packed.synapse.columns();
@@ -199,8 +207,9 @@ impl Group<'_> {
         let mut dhidden = Buffer::any(shape.blocks() * CHUNK * shape.outputs() * SLOT);
         let mut dx = Buffer::zeros(ROWS * (width + neurons));
         // Of what was read: of one tick, or of all where it is read once.
-        let mut dquery = Buffer::zeros(ROWS * padded_width);
-        let mut dsynchrony = Buffer::zeros(ROWS * pairs);
+        let mut dqueries = [(); 2].map(|()| Buffer::zeros(ROWS * padded_width));
+        let mut dreads = [(); 2].map(|()| Buffer::zeros(ROWS * padded_width));
+        let mut dsynchrony = Buffer::zeros(ROWS * padded_pairs);
         let readings = if reads_once { 1 } else { ticks };
         let reading = readings * heads * stride;
         let mut weights = Buffer::zeros(ROWS * reading);
@@ -236,10 +245,21 @@ impl Group<'_> {
             for r in 0..samples {
                 let dx = &dx[r * (width + neurons)..][..width + neurons];
                 dz[r * neurons..][..neurons].copy_from_slice(&dx[width..]);
+                dreads[stages - 1][r * padded_width..][..width].copy_from_slice(&dx[..width]);
+                if stages > 1 {
+                    let at = (r * ticks + t) * width;
+                    parts.dtold[at..][..width].copy_from_slice(&dx[..width]);
+                }
+            }
+            if let Some([_, of_read]) = &packed.projections {
+                let [dread, dtold] = &mut dreads;
+                of_read.adjoint(dtold, dread);
+            }
+            for r in 0..samples {
                 let of_tick = if reads_once { 0 } else { t };
                 let dread = &mut dread[(r * readings + of_tick) * width..][..width];
-                for (dread, dx) in dread.iter_mut().zip(dx) {
-                    *dread += dx;
+                for (sum, more) in dread.iter_mut().zip(&dreads[0][r * padded_width..]) {
+                    *sum += more;
                 }
             }
             if reads_once && t > 0 {
@@ -247,32 +267,44 @@ impl Group<'_> {
             }
             for (r, one) in all_tokens.iter().enumerate() {
                 let at = r * reading + t * heads * stride;
-                let dquery = &mut dquery[r * padded_width..][..width];
+                let dquery = &mut dqueries[stages - 1][r * padded_width..][..width];
                 one.adjoint(
                     &weights[at..][..heads * stride],
                     &dread[(r * readings + t) * width..][..width],
                     &mut dscores[at..][..heads * stride],
                     dquery,
                 );
-                parts.dquery[(r * ticks + t) * width..][..width].copy_from_slice(dquery);
+            }
+            if let Some([of_query, _]) = &packed.projections {
+                let [dasked, dquery] = &mut dqueries;
+                of_query.adjoint(dquery, dasked);
+            }
+            for r in 0..samples {
+                for (stage, dquery) in dqueries[..stages].iter().enumerate() {
+                    parts.dquery[(r * ticks + t) * kept + stage * width..][..width]
+                        .copy_from_slice(&dquery[r * padded_width..][..width]);
+                }
             }
             if reads_once {
                 continue;
             }
-            thin::product_adjoint(&dquery, &packed.query, &mut dsynchrony);
+            packed.query.adjoint(&dqueries[0], &mut dsynchrony);
             for (r, adjoint) in adjoints.iter_mut().enumerate() {
                 let z = state(start(r), states(r), neurons, t);
                 let dz = &mut dz[r * neurons..][..neurons];
-                adjoint.step(t, &dsynchrony[r * pairs..][..pairs], z, dz);
+                adjoint.step(t, &dsynchrony[r * padded_pairs..][..pairs], z, dz);
             }
         }
         for r in 0..samples {
             let own = r * tokens * width..(r + 1) * tokens * width;
             let of_reading = r * reading..(r + 1) * reading;
-            let queries = &self.read.query[r * ticks * width..][..readings * width];
+            let mut queries = Vec::with_capacity(readings * width);
+            for query in self.read.query[r * ticks * kept..].chunks_exact(kept).take(readings) {
+                queries.extend_from_slice(&query[kept - width..]);
+            }
             let dread = &dread[r * readings * width..][..readings * width];
             let (dkeys, dvalues) = (&mut parts.dkeys[own.clone()], &mut parts.dvalues[own]);
-            outer_sum(sizes, readings, &dscores[of_reading.clone()], queries, dkeys);
+            outer_sum(sizes, readings, &dscores[of_reading.clone()], &queries, dkeys);
             outer_sum(sizes, readings, &weights[of_reading], dread, dvalues);
             let dz = &dz[r * neurons..][..neurons];
             parts.dstate[r * neurons..][..neurons].copy_from_slice(dz);
@@ -290,7 +322,7 @@ impl Group<'_> {
     /// synapse read.
     fn remember(&self, parts: &mut Parts<'_>, working: &mut super::synapse::Working) -> Traces {
         let Shape { ticks, neurons, width, memory, .. } = self.shape;
-        let (packed, pairs) = (self.packed, self.packed.query.inner());
+        let (packed, pairs, kept) = (self.packed, self.packed.pairs, self.shape.kept_width());
         let (samples, columns) = (self.inputs.state.len() / neurons, packed.synapse.columns());
         let mut traces = Traces::new(self.shape);
         let mut alpha = vec![0.0f32; pairs];
@@ -311,7 +343,8 @@ impl Group<'_> {
                 let synchrony = &mut parts.synchrony[row * pairs..][..pairs];
                 advance(packed, t, z, &mut alpha, synchrony);
                 let x = &mut parts.layers[0][0][row * (width + neurons)..][..width + neurons];
-                x[..width].copy_from_slice(&self.read.attended[row * width..][..width]);
+                x[..width]
+                    .copy_from_slice(&self.read.attended[(row + 1) * kept - width..][..width]);
                 x[width..].copy_from_slice(z);
             }
         }
@@ -338,7 +371,8 @@ impl Group<'_> {
             let start = block * LANES;
             let lanes = LANES.min(neurons - start);
             for r in 0..ROWS {
-                dz_slot[r * LANES..][..lanes].copy_from_slice(&dz[r * neurons + start..][..lanes]);
+                let from = &dz[r * neurons + start..][..lanes];
+                copy_lanes(from, &mut dz_slot[r * LANES..][..lanes]);
             }
             if lanes < LANES {
                 (0..ROWS).for_each(|r| dz_slot[r * LANES + lanes..(r + 1) * LANES].fill(0.0));
@@ -357,13 +391,11 @@ impl Group<'_> {
             let (last, dlast) = (traces.last(t, block), dtraces.last_mut(t, block));
             let packed = self.packed;
             neurons::adjoint(shape, packed, block, last, &dz_slot, scratch, second, dh, dlast);
+            let bias = part(&unit.level1_bias);
+            add_rows(dh, &mut unit.level1_bias[bias]);
             if steps > 0 {
-                let (level1, bias) = (part(&unit.level1), part(&unit.level1_bias));
+                let level1 = part(&unit.level1);
                 lanewise::outer(steps, memory, outputs, last, dhidden, &mut unit.level1[level1]);
-                let bias = &mut unit.level1_bias[bias];
-                for dh in dhidden[..steps * outputs * SLOT].chunks_exact(outputs * SLOT) {
-                    add_rows(dh, bias);
-                }
             }
         }
     }

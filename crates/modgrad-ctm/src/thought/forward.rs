@@ -3,7 +3,7 @@
 use modgrad_compute::Pool;
 use modgrad_compute::pool::SharedMut;
 use modgrad_compute::thin::lanewise::SLOT;
-use modgrad_compute::thin::{self, Buffer, LANES};
+use modgrad_compute::thin::{Buffer, LANES, copy_lanes};
 
 use super::attention::Tokens;
 use super::neurons::{self, Scratch};
@@ -19,7 +19,8 @@ pub(super) fn run(
     packed: &Packed<'_>,
     saved: Saved<'_>,
 ) {
-    let Shape { batch, ticks, neurons, width, memory, .. } = shape;
+    let Shape { batch, ticks, neurons, memory, .. } = shape;
+    let kept = shape.kept_width();
     let (states, trace) = (SharedMut::new(saved.states), SharedMut::new(saved.trace));
     let (attended, query) = (SharedMut::new(saved.attended), SharedMut::new(saved.query));
     let (attention, synapse) = (SharedMut::new(saved.attention), SharedMut::new(saved.synapse));
@@ -33,8 +34,8 @@ pub(super) fn run(
                 Saved {
                     states: states.slice(of(ticks * neurons)),
                     trace: trace.slice(of(neurons * memory)),
-                    attended: attended.slice(of(ticks * width)),
-                    query: query.slice(of(ticks * width)),
+                    attended: attended.slice(of(ticks * kept)),
+                    query: query.slice(of(ticks * kept)),
                     attention: attention.slice(of(ticks * shares)),
                     synapse: synapse.slice(of(ticks * columns)),
                 }
@@ -56,10 +57,14 @@ fn think(shape: Shape, packed: &Packed<'_>, inputs: Inputs<'_>, out: &mut Saved<
     // The state is the last part of what the synapse reads.
     let mut x = Buffer::zeros(ROWS * (width + neurons));
     let mut z = [0.0f32; SLOT];
-    let pairs = packed.query.inner();
+    let pairs = packed.pairs;
+    let padded_pairs = pairs.next_multiple_of(LANES);
     let mut alpha = Buffer::zeros(ROWS * pairs);
-    let mut synchrony = Buffer::zeros(ROWS * pairs);
-    let mut query = Buffer::zeros(ROWS * padded_width);
+    let mut synchrony = Buffer::zeros(ROWS * padded_pairs);
+    // Each before its projection, and after.
+    let mut queries = [(); 2].map(|()| Buffer::zeros(ROWS * padded_width));
+    let mut reads = [(); 2].map(|()| Buffer::zeros(ROWS * padded_width));
+    let stages = if shape.projected { 2 } else { 1 };
     let mut weights = Buffer::zeros(ROWS * heads * stride);
     for r in 0..samples {
         traces.begin(r, &inputs.trace[r * neurons * memory..][..neurons * memory]);
@@ -72,14 +77,26 @@ fn think(shape: Shape, packed: &Packed<'_>, inputs: Inputs<'_>, out: &mut Saved<
             for r in 0..samples {
                 let z = &x[r * (width + neurons) + width..][..neurons];
                 let alpha = &mut alpha[r * pairs..][..pairs];
-                let synchrony = &mut synchrony[r * pairs..][..pairs];
+                let synchrony = &mut synchrony[r * padded_pairs..][..pairs];
                 advance(packed, t, z, alpha, synchrony);
             }
-            thin::product(&synchrony, &packed.query, &packed.query_bias, &mut query);
+            packed.query.forward(&synchrony, &mut queries[0]);
+            if let Some([of_query, _]) = &packed.projections {
+                let [asked, query] = &mut queries;
+                of_query.forward(asked, query);
+            }
             for (r, tokens) in tokens.iter().enumerate() {
-                let query = &query[r * padded_width..][..width];
+                let query = &queries[stages - 1][r * padded_width..][..width];
                 let weights = &mut weights[r * heads * stride..][..heads * stride];
-                tokens.read(query, weights, &mut x[r * (width + neurons)..][..width]);
+                tokens.read(query, weights, &mut reads[0][r * padded_width..][..width]);
+            }
+            if let Some([_, of_read]) = &packed.projections {
+                let [read, told] = &mut reads;
+                of_read.forward(read, told);
+            }
+            for r in 0..samples {
+                x[r * (width + neurons)..][..width]
+                    .copy_from_slice(&reads[stages - 1][r * padded_width..][..width]);
             }
         }
         packed.synapse.forward(samples, &x, &mut working);
@@ -87,9 +104,11 @@ fn think(shape: Shape, packed: &Packed<'_>, inputs: Inputs<'_>, out: &mut Saved<
             let row = r * ticks + t;
             traces.push(t, r, packed.synapse.result(&working, r));
             packed.synapse.save(&working, r, &mut out.synapse[row * columns..][..columns]);
-            out.query[row * width..][..width].copy_from_slice(&query[r * padded_width..][..width]);
-            out.attended[row * width..][..width]
-                .copy_from_slice(&x[r * (width + neurons)..][..width]);
+            for stage in 0..stages {
+                let (own, at) = (r * padded_width, (row * stages + stage) * width);
+                out.query[at..][..width].copy_from_slice(&queries[stage][own..][..width]);
+                out.attended[at..][..width].copy_from_slice(&reads[stage][own..][..width]);
+            }
             for head in 0..heads {
                 let from = &weights[(r * heads + head) * stride..][..shape.tokens];
                 out.attention[(row * heads + head) * shape.tokens..][..shape.tokens]
@@ -102,8 +121,8 @@ fn think(shape: Shape, packed: &Packed<'_>, inputs: Inputs<'_>, out: &mut Saved<
             let lanes = LANES.min(neurons - start);
             for r in 0..samples {
                 let z = &z[r * LANES..][..lanes];
-                x[r * (width + neurons) + width + start..][..lanes].copy_from_slice(z);
-                out.states[(r * ticks + t) * neurons + start..][..lanes].copy_from_slice(z);
+                copy_lanes(z, &mut x[r * (width + neurons) + width + start..][..lanes]);
+                copy_lanes(z, &mut out.states[(r * ticks + t) * neurons + start..][..lanes]);
             }
         }
     }

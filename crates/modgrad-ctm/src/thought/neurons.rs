@@ -110,12 +110,15 @@ pub(super) fn adjoint(
     lanewise::adjoint(memory, outputs, dh, level1, dtraces);
 }
 
-/// sums [slots][LANES] += the rows of each slot.
-pub(super) fn add_rows(slots: &[f32], sums: &mut [f32]) {
-    for (slot, sums) in slots.chunks_exact(SLOT).zip(sums.chunks_exact_mut(LANES)) {
-        for r in 0..ROWS {
-            for (sum, value) in sums.iter_mut().zip(&slot[r * LANES..][..LANES]) {
-                *sum += value;
+multiversion! {
+    /// sums [slots][LANES] += the rows of each slot.
+    pub(super) fn add_rows(slots: &[f32], sums: &mut [f32]) {
+        for (slot, sums) in slots.chunks_exact(SLOT).zip(sums.chunks_exact_mut(LANES)) {
+            for r in 0..ROWS {
+                let row = &slot[r * LANES..][..LANES];
+                for (sum, value) in sums.iter_mut().zip(row) {
+                    *sum += value;
+                }
             }
         }
     }

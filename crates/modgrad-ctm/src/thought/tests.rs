@@ -18,7 +18,7 @@ struct Plain {
 }
 
 /// The operands, but for those of the synapse, which follow.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 16] = [
     "keys",
     "values",
     "state",
@@ -30,6 +30,11 @@ const NAMES: [&str; 11] = [
     "level1_bias",
     "level2_weight",
     "level2_bias",
+    "the query's projection",
+    "the query's projection's bias",
+    "the reading's projection",
+    "the reading's projection's bias",
+    "temperatures",
 ];
 
 /// The widths of a synapse: those downwards, the first the neurons'.
@@ -65,7 +70,7 @@ impl Plain {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 40) as f64 / (1u64 << 24) as f64
         };
-        let Shape { batch, neurons, width, tokens, memory, hidden, pairs, .. } = shape;
+        let Shape { batch, neurons, width, tokens, memory, hidden, pairs, projected, .. } = shape;
         let outputs = shape.outputs();
         let sizes = [
             batch * tokens * width,
@@ -79,6 +84,17 @@ impl Plain {
             outputs * neurons,
             hidden * 2 * neurons,
             if hidden == 0 { 0 } else { 2 * neurons },
+            if projected { width * width } else { 0 },
+            if projected { width } else { 0 },
+            if projected { width * width } else { 0 },
+            if projected { width } else { 0 },
+            if !projected {
+                0
+            } else if hidden == 0 {
+                1
+            } else {
+                2
+            },
         ];
         let mut sizes = sizes.to_vec();
         // (size, whether it is around 1)
@@ -103,6 +119,7 @@ impl Plain {
                 (0..size)
                     .map(|_| match index {
                         4 => 0.2 + 0.7 * next(),                    // retention
+                        15 => 0.7 + next(),                         // temperatures
                         one if ones.contains(&one) => 0.5 + next(), // a norm's weight
                         _ => f64::from((1.6 * next() - 0.8) as f32),
                     })
@@ -121,11 +138,17 @@ impl Plain {
 
     /// z_1 … z_T [B, T, D] and the last trace [B, D, M].
     fn results(&self) -> (Vec<f64>, Vec<f64>) {
-        let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs } =
+        let Shape { batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs, .. } =
             self.shape;
         let outputs = self.shape.outputs();
-        let [keys, values, start, trace0, retention, wq, bq, w1, b1, w2, b2] =
-            std::array::from_fn::<_, 11, _>(|index| &self.tensors[index]);
+        let [keys, values, start, trace0, retention, wq, bq, w1, b1, w2, b2, rest @ ..] =
+            std::array::from_fn::<_, 16, _>(|index| &self.tensors[index]);
+        let [project_query, query_bias, project_read, read_bias, temperatures] = rest;
+        let projected = |x: Vec<f64>, w: &[f64], b: &[f64]| -> Vec<f64> {
+            let sum = |n: usize| (0..width).map(|k| x[k] * w[n * width + k]).sum::<f64>();
+            if b.is_empty() { x.clone() } else { (0..width).map(|n| b[n] + sum(n)).collect() }
+        };
+        let cooled = |level: usize| temperatures.get(level).map_or(1.0, |t| 1.0 / t);
         let (mut all, mut last) = (Vec::new(), Vec::new());
         for b in 0..batch {
             let mut z = start[b * neurons..][..neurons].to_vec();
@@ -142,8 +165,9 @@ impl Plain {
                     s[p] = alpha[p] / f64::sqrt(norm[p]);
                 }
                 let query: Vec<f64> = (0..width)
-                    .map(|c| bq[c] + (0..pairs).map(|p| s[p] * wq[p * width + c]).sum::<f64>())
+                    .map(|c| bq[c] + (0..pairs).map(|p| s[p] * wq[c * pairs + p]).sum::<f64>())
                     .collect();
+                let query = projected(query, project_query, query_bias);
                 let mut x = vec![0.0; width];
                 let channels = width / heads;
                 for head in 0..heads {
@@ -160,6 +184,7 @@ impl Plain {
                         x[c] = (0..tokens).map(|l| scores[l] / total * values[at(l, c)]).sum();
                     }
                 }
+                let mut x = projected(x, project_read, read_bias);
                 x.extend(&z);
                 let pushed = self.synapse(&x);
                 for n in 0..neurons {
@@ -168,7 +193,7 @@ impl Plain {
                     let h = |o: usize| -> f64 {
                         let products =
                             (0..memory).map(|m| trace[n][m] * w1[(m * outputs + o) * neurons + n]);
-                        b1[o * neurons + n] + products.sum::<f64>()
+                        (b1[o * neurons + n] + products.sum::<f64>()) * cooled(0)
                     };
                     z[n] = if hidden == 0 {
                         h(0) * sigmoid(h(1))
@@ -178,7 +203,7 @@ impl Plain {
                         let y = |j: usize| -> f64 {
                             let products =
                                 (0..hidden).map(|o| g[o] * w2[(o * 2 + j) * neurons + n]);
-                            b2[j * neurons + n] + products.sum::<f64>()
+                            (b2[j * neurons + n] + products.sum::<f64>()) * cooled(1)
                         };
                         y(0) * sigmoid(y(1))
                     };
@@ -243,6 +268,13 @@ fn weights<'a>(plain: &'a Plain, narrow: &'a [Vec<f32>], synapse: &'a [Layer<'a>
         retention: &narrow[4],
         query_weight: &narrow[5],
         query_bias: &narrow[6],
+        projections: plain.shape.projected.then(|| Projections {
+            query_weight: &narrow[11],
+            query_bias: &narrow[12],
+            read_weight: &narrow[13],
+            read_bias: &narrow[14],
+            temperatures: &narrow[15],
+        }),
         synapse,
         level1_weight: &narrow[7],
         level1_bias: &narrow[8],
@@ -263,8 +295,8 @@ fn forward(pool: &Pool, plain: &Plain) -> Kept {
     let mut kept = [
         rows(shape.ticks * shape.neurons),
         rows(shape.neurons * shape.memory),
-        rows(shape.ticks * shape.width),
-        rows(shape.ticks * shape.width),
+        rows(shape.ticks * shape.kept_width()),
+        rows(shape.ticks * shape.kept_width()),
         rows(shape.ticks * shape.heads * shape.tokens),
         rows(shape.ticks * columns),
     ];
@@ -281,8 +313,10 @@ fn backward(pool: &Pool, plain: &Plain, kept: &Kept, upstream: &[f32]) -> Vec<Ve
     // The synapse's come after the query's.
     let (before, after) = found.split_at_mut(7);
     let (levels, synapse) = after.split_at_mut(NAMES.len() - 7);
+    // A second level that is not there is no part.
+    let levels = levels.iter_mut().filter(|level| !level.is_empty());
     let ordered = before.iter_mut().chain(synapse).chain(levels).map(Vec::as_mut_slice);
-    let gradients = Gradients::from_parts(plain.below.len() + 1, ordered);
+    let gradients = Gradients::from_parts(plain.shape, plain.below.len() + 1, ordered);
     let [states, _, attended, query, attention, synapse] = kept;
     let read = Read { states, attended, query, attention, synapse };
     let (of_states, of_trace) = upstream.split_at(states.len());
@@ -305,9 +339,16 @@ fn shapes() -> Vec<(Shape, Widths)> {
         memory: 3,
         hidden: 2,
         pairs: 5,
+        projected: false,
     };
+    let published = Shape { projected: true, ..base };
     vec![
         (base, &[]),
+        (published, &[]),
+        (Shape { neurons: 17, width: 18, heads: 3, pairs: 33, ..published }, &[]),
+        (Shape { hidden: 0, tokens: 1, ..published }, &[]),
+        (Shape { pairs: 0, batch: 4, ..published }, &[4]),
+        (Shape { batch: 0, ..published }, &[]),
         (Shape { hidden: 0, ..base }, &[]),
         (Shape { ticks: 2, memory: 4, batch: 1, ..base }, &[]),
         (Shape { ticks: 1, memory: 1, heads: 1, tokens: 1, ..base }, &[]),
@@ -391,6 +432,7 @@ fn neither_threads_nor_company_change_a_bit() {
         memory: 4,
         hidden: 3,
         pairs: 8,
+        projected: true,
     };
     let plain = Plain::new((shape, &[9]), 5);
     let one = forward(&Pool::new(1), &plain);

@@ -1,7 +1,7 @@
 //! The traces of a few samples' neurons over all ticks, block by block.
 
 use modgrad_compute::thin::lanewise::SLOT;
-use modgrad_compute::thin::{Buffer, LANES};
+use modgrad_compute::thin::{Buffer, LANES, copy_lanes};
 
 use super::Shape;
 
@@ -68,7 +68,7 @@ impl Traces {
         let at = (self.shape.memory + t) * SLOT + r * LANES;
         let blocks = self.slots.chunks_exact(self.history());
         for (values, slots) in values.chunks_mut(LANES).zip(blocks) {
-            values.copy_from_slice(&slots[at..][..values.len()]);
+            copy_lanes(&slots[at..][..values.len()], values);
         }
     }
 

@@ -471,12 +471,12 @@ pub(super) fn run(
 
         Op::Synchronisation => thought::synchronisation(pool, x, out)?,
         Op::SynchronisationGradient => thought::synchronisation_gradient(pool, x, out)?,
-        &Op::Think { ticks, heads, hidden, depth } => {
-            let attributes = thought::Attributes { ticks, heads, hidden, depth };
+        &Op::Think { ticks, heads, hidden, depth, projected } => {
+            let attributes = thought::Attributes { ticks, heads, hidden, depth, projected };
             thought::think(pool, attributes, x, out)?;
         }
-        &Op::ThinkGradient { ticks, heads, hidden, depth } => {
-            let attributes = thought::Attributes { ticks, heads, hidden, depth };
+        &Op::ThinkGradient { ticks, heads, hidden, depth, projected } => {
+            let attributes = thought::Attributes { ticks, heads, hidden, depth, projected };
             thought::think_gradient(pool, attributes, x, out)?;
         }
         Op::SpatialThink { ticks, kept } => spatial::think(pool, *ticks, *kept, x, out)?,

@@ -2,11 +2,13 @@
 
 use modgrad_compute::Pool;
 use modgrad_ctm::synchronisation::{self, Shape as Recurrence};
-use modgrad_ctm::thought::{self, Gradients, Inputs, Layer, Read, Saved, Shape, Upstream, Weights};
+use modgrad_ctm::thought::{
+    self, Gradients, Inputs, Layer, Projections, Read, Saved, Shape, Upstream, Weights,
+};
 
 use super::HostMemory;
 use crate::error::{Error, Result};
-use crate::shape::thought::{SYNAPSE, synapse_operands};
+use crate::shape::thought::{PROJECTIONS, SYNAPSE, level_operands, synapse_operands};
 
 type Input<'a> = crate::backend::Operand<'a, HostMemory>;
 type Out<'a> = crate::backend::OperandMut<'a, HostMemory>;
@@ -75,12 +77,18 @@ pub(super) struct Attributes {
     pub(super) heads: usize,
     pub(super) hidden: usize,
     pub(super) depth: usize,
+    pub(super) projected: bool,
 }
 
 impl Attributes {
     /// How many operands a thought has.
     fn operands(self) -> usize {
-        SYNAPSE + synapse_operands(self.depth) + if self.hidden == 0 { 2 } else { 4 }
+        self.projections() + if self.projected { PROJECTIONS } else { 0 }
+    }
+
+    /// Where those of projections begin.
+    fn projections(self) -> usize {
+        SYNAPSE + synapse_operands(self.depth) + level_operands(self.hidden)
     }
 }
 
@@ -124,7 +132,7 @@ pub(super) fn think_gradient(
     };
     let upstream = Upstream { states: saved(6), trace: saved(7) };
     let parts = out.iter_mut().map(|out| out.slice_mut());
-    let gradients = Gradients::from_parts(attributes.depth, parts);
+    let gradients = Gradients::from_parts(shape, attributes.depth, parts);
     let layers = layers(x, attributes.depth);
     let weights = weights(x, attributes, &layers);
     thought::think_gradient(pool, shape, inputs(x), &weights, read, upstream, gradients);
@@ -132,7 +140,7 @@ pub(super) fn think_gradient(
 }
 
 fn thought_shape(op: &'static str, attributes: Attributes, x: &[Input<'_>]) -> Result<Shape> {
-    let Attributes { ticks, heads, hidden, .. } = attributes;
+    let Attributes { ticks, heads, hidden, projected, .. } = attributes;
     let (keys, trace) = (x[0].shape, x[3].shape);
     let shape = Shape {
         batch: keys[0],
@@ -144,6 +152,7 @@ fn thought_shape(op: &'static str, attributes: Attributes, x: &[Input<'_>]) -> R
         memory: trace[2],
         hidden,
         pairs: x[6].shape[0],
+        projected,
     };
     check_pairs(op, &x[4..6], shape.neurons)?;
     Ok(shape)
@@ -174,12 +183,23 @@ fn weights<'a>(x: &[Input<'a>], attributes: Attributes, synapse: &'a [Layer<'a>]
         0 => &[],
         _ => levels[index].slice(),
     };
+    let projections = attributes.projected.then(|| {
+        let given = &x[attributes.projections()..];
+        Projections {
+            query_weight: given[0].slice(),
+            query_bias: given[1].slice(),
+            read_weight: given[2].slice(),
+            read_bias: given[3].slice(),
+            temperatures: given[4].slice(),
+        }
+    });
     Weights {
         left: x[4].slice(),
         right: x[5].slice(),
         retention: x[6].slice(),
         query_weight: x[7].slice(),
         query_bias: x[8].slice(),
+        projections,
         synapse,
         level1_weight: levels[0].slice(),
         level1_bias: levels[1].slice(),

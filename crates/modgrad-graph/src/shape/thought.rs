@@ -12,6 +12,14 @@ pub(crate) fn synapse_operands(depth: usize) -> usize {
     4 * depth + 6 * (depth - 1)
 }
 
+/// How many operands the neuron-level models have.
+pub(crate) fn level_operands(hidden: usize) -> usize {
+    if hidden == 0 { 2 } else { 4 }
+}
+
+/// How many operands projections have, and temperatures.
+pub(crate) const PROJECTIONS: usize = 5;
+
 /// Checks the operands of `think`, which come first; how many there are, and the specs
 /// of its results.
 pub(super) fn shapes(
@@ -20,10 +28,13 @@ pub(super) fn shapes(
     heads: usize,
     hidden: usize,
     depth: usize,
+    projected: bool,
 ) -> Result<(usize, Vec<TensorSpec>)> {
     given.attribute(depth > 0 && depth < 1 << 20, || format!("a synapse of depth {depth}"))?;
     let of_synapse = synapse_operands(depth);
-    let operands = SYNAPSE + of_synapse + if hidden == 0 { 2 } else { 4 };
+    let levels = SYNAPSE + of_synapse;
+    let projections = levels + level_operands(hidden);
+    let operands = projections + if projected { PROJECTIONS } else { 0 };
     given.require(
         given.specs.len() >= operands,
         || format!("{operands} operands"),
@@ -51,24 +62,36 @@ pub(super) fn shapes(
     given.shaped(specs[2], &[batch, neurons], "a state")?;
     given.shaped(trace, &[batch, neurons, memory], "a trace")?;
     pair_indices(given, specs[4], specs[5], retention)?;
-    given.shaped(specs[7], &[pairs, channels], "a query weight")?;
+    given.shaped(specs[7], &[channels, pairs], "a query weight")?;
     given.shaped(specs[8], &[channels], "a query bias")?;
     let columns = synapse(given, &specs[SYNAPSE..SYNAPSE + of_synapse], depth, channels, neurons)?;
     let outputs = if hidden == 0 { 2 } else { 2 * hidden };
-    let levels: [(&[usize], &str); 4] = [
+    let shapes: [(&[usize], &str); 4] = [
         (&[memory, outputs, neurons], "a level-1 weight"),
         (&[outputs, neurons], "a level-1 bias"),
         (&[hidden, 2, neurons], "a level-2 weight"),
         (&[2, neurons], "a level-2 bias"),
     ];
-    for (spec, (shape, what)) in specs[SYNAPSE + of_synapse..operands].iter().zip(levels) {
+    for (spec, (shape, what)) in specs[levels..projections].iter().zip(shapes) {
         given.shaped(spec, shape, what)?;
     }
+    let (square, row) = ([channels, channels], [channels]);
+    let shapes: [(&[usize], &str); PROJECTIONS] = [
+        (&square, "a projection of the query"),
+        (&row, "its bias"),
+        (&square, "a projection of what is read"),
+        (&row, "its bias"),
+        (&[if hidden == 0 { 1 } else { 2 }], "temperatures"),
+    ];
+    for (spec, (shape, what)) in specs[projections..operands].iter().zip(shapes) {
+        given.shaped(spec, shape, what)?;
+    }
+    let kept = if projected { 2 * channels } else { channels };
     let results = vec![
         TensorSpec::f32([batch, ticks, neurons]),
         trace.clone(),
-        TensorSpec::f32([batch, ticks, channels]),
-        TensorSpec::f32([batch, ticks, channels]),
+        TensorSpec::f32([batch, ticks, kept]),
+        TensorSpec::f32([batch, ticks, kept]),
         TensorSpec::f32([batch, ticks, heads, tokens]),
         TensorSpec::f32([batch, ticks, columns]),
     ];

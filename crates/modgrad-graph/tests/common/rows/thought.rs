@@ -22,7 +22,7 @@ pub(super) fn add_to(table: &mut Table) {
         [2, 3, 4, 2, 1, 1, 5, 2, 3],
         [0, 2, 2, 2, 2, 1, 2, 2, 2],
     ] {
-        think(table, sizes, &[]);
+        think(table, sizes, &[], false);
     }
     // More ticks than memory and fewer, deep neuron models and shallow, a deep synapse.
     for (sizes, below) in [
@@ -30,7 +30,11 @@ pub(super) fn add_to(table: &mut Table) {
         ([1, 2, 6, 4, 4, 1, 3, 0, 5], &[5, 4]),
         ([1, 5, 18, 4, 1, 1, 2, 1, 0], &[17]),
     ] {
-        think(table, sizes, below);
+        think(table, sizes, below, false);
+        think(table, sizes, below, true);
+    }
+    for sizes in [[5, 3, 6, 4, 2, 1, 4, 0, 4], [3, 2, 17, 6, 5, 3, 3, 3, 9]] {
+        think(table, sizes, &[], true);
     }
 }
 
@@ -49,7 +53,7 @@ fn synchronisation(table: &mut Table, batch: usize, ticks: usize, neurons: usize
 }
 
 /// `below`: the widths of the synapse under the first; none, a layer with a gate.
-fn think(table: &mut Table, sizes: [usize; 9], below: &[usize]) {
+fn think(table: &mut Table, sizes: [usize; 9], below: &[usize], projected: bool) {
     let [batch, ticks, neurons, width, tokens, heads, memory, hidden, pairs] = sizes;
     let outputs = if hidden == 0 { 2 } else { 2 * hidden };
     let random = &mut table.random;
@@ -61,7 +65,7 @@ fn think(table: &mut Table, sizes: [usize; 9], below: &[usize]) {
         random.indices(&[pairs], neurons as u64, DType::I32),
         random.indices(&[pairs], neurons as u64, DType::I32),
         random.positive(&[pairs]),
-        random.small(&[pairs, width]),
+        random.small(&[width, pairs]),
         random.small(&[width]),
     ];
     let mut inner = width + neurons;
@@ -83,11 +87,20 @@ fn think(table: &mut Table, sizes: [usize; 9], below: &[usize]) {
         operands.push(random.small(&[hidden, 2, neurons]));
         operands.push(random.small(&[2, neurons]));
     }
-    let op = Op::Think { ticks, heads, hidden, depth: below.len() + 1 };
+    if projected {
+        for _ in 0..2 {
+            operands.push(random.small(&[width, width]));
+            operands.push(random.small(&[width]));
+        }
+        operands.push(random.positive(&[if hidden == 0 { 1 } else { 2 }]));
+    }
+    let depth = below.len() + 1;
+    let op = Op::Think { ticks, heads, hidden, depth, projected };
     let results = forward(op.clone(), &operands);
     let dstates = table.random.floats(&[batch, ticks, neurons]);
     let dtrace = table.random.floats(&[batch, neurons, memory]);
     table.add_with(op, operands.clone(), &[0, 1]);
     let operands = [operands, results, vec![dstates, dtrace]].concat();
-    table.add_fixed(Op::ThinkGradient { ticks, heads, hidden, depth: below.len() + 1 }, operands);
+    let op = Op::ThinkGradient { ticks, heads, hidden, depth, projected };
+    table.add_fixed(op, operands);
 }

@@ -113,6 +113,15 @@ def test_a_walk_by_the_solver_reaches_the_goal(training: Any) -> None:
     np.testing.assert_array_equal(2 * arrived, drawn.lengths)
 
 
+def test_distances_are_those_of_the_shortest_ways(training: Any) -> None:
+    drawn = mazes.generate(20, size=11, loops=0.1)
+    found = training.distances(training.ways_of_cells(drawn.directions))
+    start = (drawn.pixels[:, 0] - drawn.pixels[:, 1])[:, 1::2, 1::2] > 0
+    goal = (drawn.pixels[:, 1] - drawn.pixels[:, 0])[:, 1::2, 1::2] > 0
+    np.testing.assert_array_equal(2 * found[start], drawn.lengths)
+    assert (found[goal] == 0).all() and (found[~goal] > 0).all()
+
+
 def test_small_mazes_fill_the_place_of_a_large_one(training: Any) -> None:
     source = Stream(size=15, seed=3)
     recipe = training.Recipe(batch=2, with_loops=0.0)
@@ -146,13 +155,15 @@ def test_learns_eight_mazes_by_heart(spatial: Any, training: Any) -> None:
             "pixels": spec(pixels.shape),
             "ways": spec(ways.shape),
             "reads": spec((2,), "i32"),
+            "noise": spec((8, 3, 3, 32)),
         },
         clip_norm=1.0,
         precision="f32",
         threads=1,
     )
-    loss = float("inf")
+    loss, quiet = float("inf"), np.zeros((8, 3, 3, 32), np.float32)
+    reads = np.array([9, 12], np.int32)
     for _ in range(150):
-        loss = learner.backward(pixels=pixels, ways=ways, reads=np.array([9, 12], np.int32))
+        loss = learner.backward(pixels=pixels, ways=ways, reads=reads, noise=quiet)
         learner.step()
     assert loss < 0.05

@@ -23,6 +23,7 @@ Axes: B mazes, n cells a side, C channels, M trace, R readings, K steps on the l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,7 @@ class SpatialConfig:
     longest: int = 1 << 14  # ticks of a thought in training, at most
     gate_bias: float = -1.0  # activations start slow
     retention: float = 0.5  # of pairs, at first
+    most_retained: float = 0.9  # and at most: what never forgets drifts in long thoughts
 
 
 def cells_a_side(size: int) -> int:
@@ -80,18 +82,29 @@ class SpatialModel(nn.Module):
         self.head = nn.Linear(pairs, MOVES, bias=True)
 
     def policy(
-        self, pixels: Tensor, reads: Tensor | None = None, *, ticks: int, kept: int = 0
+        self,
+        pixels: Tensor,
+        reads: Tensor | None = None,
+        noise: Tensor | None = None,
+        *,
+        ticks: int,
+        kept: int = 0,
     ) -> Tensor:
-        """Logits of every cell [B, R, n, n, 5] after the ticks of `reads`, or the last."""
-        retention = (-F.maximum(self.decay, 0.0)).exp()
+        """Logits of every cell [B, R, n, n, 5] after the ticks of `reads`, or the last.
+
+        `noise` [B, n, n, 2C] is added to what drives the synapses, at every tick the same.
+        """
+        retention = (-F.maximum(self.decay, -math.log(self.config.most_retained))).exp()
         weights = (self.start, self.synapse, self.neuron, self.neuron_bias, retention)
         drive = self.stem(patches(pixels) - 0.5)
+        if noise is not None:
+            drive = drive + noise
         return self.head(F.spatial_think(drive, *weights, reads, ticks=ticks, kept=kept))
 
-    def loss(self, pixels: Tensor, ways: Tensor, reads: Tensor) -> dict[str, Tensor]:
+    def loss(self, pixels: Tensor, ways: Tensor, reads: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """−ln of the probability of a right way; ways f32[B, n, n, 5] are 1 where right,
         0 at all moves of a cell that is not asked."""
-        logits = self.policy(pixels, reads, ticks=self.config.longest, kept=self.config.kept)
+        logits = self.policy(pixels, reads, noise, ticks=self.config.longest, kept=self.config.kept)
         batch, readings, height, width, moves = logits.shape
         ways = ways.reshape(batch, 1, height, width, moves)
         right = (F.softmax(logits) * ways).sum(-1)

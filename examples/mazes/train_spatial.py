@@ -48,6 +48,9 @@ class Recipe:
     ticks: float = 1.2  # at most, most of the time
     long_share: float = 0.15  # of the steps, after which it is still to know the way
     long: float = 4.0  # and at most how many ticks these have
+    # What makes it of use in mazes that are far larger than those it is trained on:
+    news: float = 0.6  # cells that news goes a tick: whom none can have reached isn't asked
+    noise: float = 0.25  # of what drives the synapses: at most its deviation, in a step
 
 
 def train(
@@ -82,6 +85,7 @@ def train(
             "pixels": spec((recipe.batch, 3, mazes.size, mazes.size)),
             "ways": spec((recipe.batch, side, side, MOVES)),
             "reads": spec((2,), "i32"),
+            "noise": spec((recipe.batch, side, side, 2 * model.config.channels)),
         },
         clip_norm=recipe.clip_norm,
         precision=precision,
@@ -95,7 +99,11 @@ def train(
         drawn = draw(mazes, recipe, training.steps, random, small)
         ways = ways_of_cells(drawn.directions)
         reads = ticks_to_read(model, recipe, side, random, small)
-        loss = training.backward(pixels=drawn.pixels, ways=ways, reads=reads)
+        heard = distances(ways) <= max(1.0, recipe.news * reads[0])
+        ways *= heard[..., None]
+        noise = random.standard_normal((*heard.shape, 2 * model.config.channels), np.float32)
+        noise *= np.float32(recipe.noise * random.random())
+        loss = training.backward(pixels=drawn.pixels, ways=ways, reads=reads, noise=noise)
         training.step(warmdown(run.fraction, warmup=recipe.warmup, cooldown=recipe.cooldown))
         if run.fraction >= recipe.average_from:
             training.average(recipe.average_decay)
@@ -148,6 +156,22 @@ def ways_of_cells(directions: Array) -> Array:
     """Sets of right moves u8[B, S, S] of all pixels → f32[B, n, n, 5] of all cells."""
     sets = directions[:, 1::2, 1::2, None] >> np.arange(MOVES, dtype=np.uint8)
     return (sets & 1).astype(np.float32)
+
+
+def distances(ways: Array) -> Array:
+    """Moves to the goal i64[B, n, n], from ways f32[B, n, n, 5]; 0 at cells without a way."""
+    batch, side = ways.shape[:2]
+    cells = side * side
+    offsets = np.array([-side, side, -1, 1, 0])
+    moves = ways.reshape(batch, cells, MOVES).argmax(-1)
+    leads = ways.reshape(batch, cells, MOVES).max(-1) > 0
+    place: Array = np.arange(cells) + np.where(leads, offsets[moves], 0)
+    moved: Array = (place != np.arange(cells)).astype(np.int64)
+    # The moves of twice as many, each time.
+    for _ in range(cells.bit_length()):
+        moved = moved + np.take_along_axis(moved, place, 1)
+        place = np.take_along_axis(place, place, 1)
+    return moved.reshape(batch, side, side)
 
 
 def scores(model: SpatialModel, size: int) -> dict[str, Program]:

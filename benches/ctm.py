@@ -1,6 +1,6 @@
 """Milliseconds of a training step of a Continuous Thought Machine.
 
-    python -m benches.ctm
+    python -m benches.ctm [--precision bf16]
 
 256 neurons, 16 ticks, memory 16, hidden 16, 121 tokens of 128, exact gradients
 through all ticks, clipping and AdamW. The published PyTorch module needs 60 to 75 ms
@@ -24,7 +24,7 @@ from modgrad.training import Training
 TICKS, TOKENS, FEATURES, ROUTE, MOVES = 16, 121, 128, 20, 5
 
 
-def step_milliseconds(batch: int, threads: int, repeats: int) -> list[float]:
+def step_milliseconds(batch: int, threads: int, repeats: int, precision: str) -> list[float]:
     """The times of `repeats` steps after a warm-up."""
     nn.manual_seed(0)
     model = ContinuousThoughtMachine(FEATURES, ROUTE * MOVES, ticks=TICKS)
@@ -43,7 +43,7 @@ def step_milliseconds(batch: int, threads: int, repeats: int) -> list[float]:
         },
         clip_norm=1.0,
         threads=threads,
-        precision="f32",
+        precision=precision,
     )
     generator = np.random.default_rng(0)
     features = generator.standard_normal((batch, TOKENS, FEATURES), dtype=np.float32)
@@ -62,12 +62,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     given = parser.parse_args()
     threads = resolve_threads(given.threads)
     for batch in (8, 32):
-        times = step_milliseconds(batch, threads, given.repeats)
+        times = step_milliseconds(batch, threads, given.repeats, given.precision)
         print(
-            f"batch {batch:>3}, {threads} threads: median {statistics.median(times):.2f} ms, "
+            f"batch {batch:>3}, {threads} threads, {given.precision}: "
+            f"median {statistics.median(times):.2f} ms, "
             f"from {min(times):.2f} to {max(times):.2f}"
         )
 

@@ -12,9 +12,9 @@ What happens to a maze of S × S pixels, on its lattice of n × n cells, n = (S 
    up, down, left, right, or wait;
 4. a walker follows these from the start. It chooses and does not learn.
 
-All weights are shared by all cells, so that one set walks mazes of any size. News
-travels one cell a tick, and a route visits no cell twice: as many ticks as cells are
-enough for any maze, and that is what a thought of `WHOLE` ticks has.
+All weights are shared by all cells, so that one set walks mazes of any size. A route
+visits no cell twice, and news takes somewhat more than a tick to the next cell, as it
+learned to: 1.6 ticks for every cell are enough for nearly any maze.
 
 In training, and only there, a solver tells every cell its shortest ways to the goal.
 
@@ -33,7 +33,8 @@ from modgrad.errors import UsageError
 from modgrad.program import Tensor
 
 MOVES = 5  # up, down, left, right, wait
-WHOLE = 16  # ticks of the command line, for as many of the lattice as it has cells
+TICKS = 16  # of the command line, where it says none
+WHOLE = 10  # of these, for as many of the lattice as it has cells
 CERTAIN = 1e-6  # keeps the logarithm of a way that is thought impossible finite
 
 
@@ -42,7 +43,7 @@ class SpatialConfig:
     """What a model is made of; every field is an ordinary argument to turn."""
 
     size: int = 21  # pixels a side
-    ticks: int = WHOLE  # sixteenths of the lattice's cells
+    ticks: int = TICKS  # tenths of the lattice's cells
     channels: int = 32
     memory: int = 4
     kept: int = 32  # ticks that the gradient reaches back
@@ -140,7 +141,7 @@ def patches(pixels: Tensor) -> Tensor:
 
 
 def make_model(
-    size: int, route_length: int, *, ticks: int = WHOLE, d_model: int = 32
+    size: int, route_length: int, *, ticks: int = TICKS, d_model: int = 32
 ) -> SpatialModel:
     """A model for the command line: `d_model` channels, `ticks` of `WHOLE`. It predicts
     whole routes whatever `route_length`."""

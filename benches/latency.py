@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from modgrad import _core, nn, spec, trace
 from modgrad.data import Windows
+from modgrad.memory import AFTER, BEFORE
 from modgrad.program import Tensor
 from modgrad.schedule import warmdown
 from modgrad.training import Training
 
-from isis.ffn import FFN, config_from
+from isis.ffn import DEFAULT_PRESET, CountedFFN, config_from, make_model
 from isis.learn_ffn import RECIPES, make_optimizers
 
 OPS = 1000
@@ -56,18 +57,22 @@ def executor_overhead() -> float:
 
 def python_share() -> float:
     """The share of a step of the default preset that is spent in Python."""
-    config, recipe = config_from("memory"), RECIPES["memory"]
-    model = FFN(config)
+    config, recipe = config_from(DEFAULT_PRESET), RECIPES[DEFAULT_PRESET]
     nn.manual_seed(0)
-    tokens = spec((recipe.batch, recipe.time), "u8")
+    model = make_model(DEFAULT_PRESET, config)
+    assert isinstance(model, CountedFFN)
+    data = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
+    model.memory.count(data)
+    windows = Windows(data, recipe.batch, recipe.time, seed=0, before=BEFORE, after=AFTER)
     training = Training(
         model.loss,
         make_optimizers(model, recipe),
-        inputs={"tokens": tokens, "targets": tokens},
+        inputs={
+            "tokens": spec((recipe.batch, BEFORE + recipe.time + AFTER), "u8"),
+            "targets": spec((recipe.batch, recipe.time), "u8"),
+        },
         clip_norm=1.0,
     )
-    data = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
-    windows = Windows(data, recipe.batch, recipe.time, seed=0)
     inside = 0.0
     steps = 60
     start = time.perf_counter()
@@ -78,6 +83,7 @@ def python_share() -> float:
         training.core.backward({"tokens": x, "targets": y})
         training.core.update(1e-9 * factor)
         inside += time.perf_counter() - before
+        model.memory.learn(training)
     whole = time.perf_counter() - start
     return (whole - inside) / whole
 

@@ -98,7 +98,7 @@ def _options_of_training(default_preset: str, presets: str) -> Callable[[Command
 
 
 @main.command("learn-ffn")
-@_options_of_training("memory", "isis/ffn.py")
+@_options_of_training("counted", "isis/ffn.py")
 @click.option(
     "--memory-mb",
     type=click.IntRange(min=1),
@@ -205,16 +205,30 @@ def _print_summary(run: Any, training: Any, val_data: Path, seed: int) -> None:
 )
 @click.option("--max-bytes", type=click.IntRange(min=2), help="Score only the first bytes.")
 @click.option("--threads", type=int, help="Default: every core this process may use.")
+@click.option(
+    "--plot", type=PATH, help="A .png of what the score is made of, with one file of DATA."
+)
 def evaluate_command(
     checkpoint: Path,
     data: tuple[Path, ...],
     context: int | None,
     max_bytes: int | None,
     threads: int | None,
+    plot: Path | None,
 ) -> None:
-    """Score CHECKPOINT on each file of DATA, in bits per byte."""
+    """Score CHECKPOINT on each file of DATA, in bits per byte.
+
+    With --plot also the cost of bytes by their position in the window and by kind,
+    and the gates of a counted model's experts, as a table and a picture.
+    """
+    from modgrad.errors import UsageError
     from modgrad.evaluate import evaluate
     from modgrad.machine import resolve_threads
+
+    if plot is not None and (len(data) != 1 or plot.suffix.lower() != ".png"):
+        raise UsageError("--plot takes the name of one .png, and one file of DATA")
+    if plot is not None and not plot.parent.is_dir():
+        raise UsageError(f"--plot {plot}: no such folder")
 
     for path in data:
         score = evaluate(
@@ -225,6 +239,29 @@ def evaluate_command(
             f"(context {score['context']}, {score['probes']} probes of causality, "
             f"{score['seconds']:.1f} s)"
         )
+    if plot is not None:
+        _print_anatomy(checkpoint, data[0], resolve_threads(threads), plot)
+
+
+def _print_anatomy(checkpoint: Path, data: Path, threads: int, plot: Path) -> None:
+    from modgrad.data import read_bytes
+
+    from isis.anatomy import dissect, draw
+
+    anatomy = dissect(checkpoint, read_bytes([data]), threads=threads)
+    draw(anatomy, f"{checkpoint.name} on {data.name}", plot)
+    for heading, rows in (
+        ("position in the window", anatomy.by_position()),
+        ("kind of byte", anatomy.by_kind()),
+    ):
+        click.echo(f"\n{heading:<24}{'bytes':>9}{'bits':>8}")
+        for name, count, bits in rows:
+            click.echo(f"{name:<24}{count:>9}{bits:>8.3f}")
+    if anatomy.gates is not None:
+        click.echo(f"\n{'expert':<36}{'gate':>8}{'10 %':>8}{'90 %':>8}")
+        for name, gate in zip(anatomy.experts, anatomy.gates.T, strict=True):
+            click.echo(f"{name:<36}{gate[0]:>8.3f}{gate[1]:>8.3f}{gate[2]:>8.3f}")
+    click.echo(f"\nwrote {plot}")
 
 
 @main.command()

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 from modgrad import functional as F
 from modgrad import nn
 from modgrad.errors import UsageError
-from modgrad.memory import MARGIN, STATISTICS, CountedMemory, Rows
+from modgrad.memory import LEADING, MARGIN, STATISTICS, CountedMemory, Rows
 from modgrad.program import Tensor
 
 VOCABULARY = 256
+# Experts agree, so that a step of all gates moves logits far: they go at a smaller pace.
+GATE_PACE = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Counts:
     orders_in_window: tuple[int, ...] = (2, 3, 4, 6)
     words_in_window: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     entries: int = 48
+    mixers: tuple[str, ...] = ("depth", "certainty", "last_byte")
     mixer_rate: float = 3e-4
 
 
@@ -59,6 +63,8 @@ class FFNConfig:
     row_width: int = 32
     slot_dropout: float = 0.0
     dropout: float = 0.0
+    # Channels of a recurrence through the window, in the counted form; none in others.
+    recurrence: int = 0
 
 
 PRESETS: dict[str, FFNConfig] = {
@@ -81,9 +87,10 @@ PRESETS: dict[str, FFNConfig] = {
         width=256,
         hidden=512,
         layers=2,
-        context=2048,
+        context=768,
         last_bytes=16,
         byte_width=24,
+        recurrence=128,
     ),
 }
 
@@ -95,7 +102,7 @@ COUNTS: dict[str, Counts] = {
     ),
 }
 
-DEFAULT_PRESET = "memory"
+DEFAULT_PRESET = "counted"
 
 
 def make_norm(config: FFNConfig) -> nn.RMSNorm | nn.LayerNorm:
@@ -226,12 +233,44 @@ class FFN(nn.Module):
         return {"loss": losses.mean(), "windows": losses.mean(-1)}
 
 
+class Recurrence(nn.Module):
+    """norm → gated linear recurrence → down, added to its input.
+
+    h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ v_t with a_t, v_t and the output's gate linear in
+    position t alone, so that a window is one scan (minGRU, arXiv 2410.01201). Channels
+    begin with memories of two to four hundred bytes.
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        self.channels = channels
+        self.norm = nn.RMSNorm(width)
+        self.up = nn.Linear(width, 3 * channels)
+        self.retention = nn.Parameter(np.linspace(0.0, 6.0, channels).astype(np.float32))
+        self.down = nn.Linear(channels, width, gain=0.5)
+
+    def __call__(self, x: Tensor, training: bool) -> Tensor:
+        channels = self.channels
+        up = self.up(self.norm(x))
+        keep = (up[:, :, :channels] + self.retention).sigmoid()
+        value, gate = up[:, :, channels : 2 * channels], up[:, :, 2 * channels :]
+        state = F.linear_scan(keep, (1.0 - keep) * value)
+        return x + self.down(state * F.silu(gate))
+
+
+def make_blocks(config: FFNConfig) -> list[Block | Recurrence]:
+    """The blocks, with a recurrence behind the first where there is to be one."""
+    blocks: list[Block | Recurrence] = [Block(config, index) for index in range(config.layers)]
+    if config.recurrence:
+        blocks.insert(1, Recurrence(config.width, config.recurrence))
+    return blocks
+
+
 class CountedFFN(nn.Module):
     """tokens u8[B, T] → logits f32[B, T, 256], mixed of counts' rows by a small net.
 
     logits = head(h) + Σ_k gate_k · ln p_k over the experts of a `CountedMemory`, the
-    gates linear in the net's h and in how much each context has seen. At first the
-    head is zero and the only gate that is open is the online mixer's.
+    gates linear in the net's h and in what is known of each expert's context. At first
+    the head is zero and the only gates that are open are the online mixers', evenly.
     """
 
     def __init__(self, config: FFNConfig, counts: Counts) -> None:
@@ -243,31 +282,40 @@ class CountedFFN(nn.Module):
         self.embedding = nn.Embedding(VOCABULARY + 1, config.byte_width)
         self.join = nn.Linear(config.last_bytes * config.byte_width, config.width)
         self.known = nn.Linear(statistics, config.width)
-        self.blocks = [Block(config, index) for index in range(config.layers)]
+        self.likeliest = nn.Linear(LEADING * config.byte_width, config.width)
+        self.blocks = make_blocks(config)
         self.norm = make_norm(config)
         self.head = nn.Linear(config.width, VOCABULARY, gain=0.0)
-        self.gates = nn.Linear(config.width, self.memory.experts, bias=True, gain=0.0)
+        self.gates = nn.Linear(config.width, self.memory.experts, gain=0.0)
         self.trust = nn.Linear(statistics, self.memory.experts, gain=0.0)
-        if self.gates.bias is not None:
-            self.gates.bias.value[-1] = 1.0
+        shares = np.zeros(self.memory.experts, np.float32)
+        shares[-self.memory.mixers :] = 1.0 / self.memory.mixers
+        self.shares = nn.Parameter(shares)
 
-    def logits(self, tokens: Tensor, rows: Rows, training: bool = False) -> Tensor:
-        """The model itself."""
+    def mixed(self, tokens: Tensor, rows: Rows, training: bool = False) -> tuple[Tensor, Tensor]:
+        """The model itself: logits, and the gates [B, T, K] that they were mixed by."""
         config = self.config
         batch, time = tokens.shape
         recent = self.embedding(F.byte_context(tokens, config.last_bytes))  # [B, T, K, width]
         statistics = rows.statistics.reshape(batch, time, -1)
         x = self.join(recent.reshape(batch, time, config.last_bytes * config.byte_width))
         x = x + self.known(statistics)
+        leading = self.embedding(rows.leading)  # [B, T, 3, width]
+        x = x + self.likeliest(leading.reshape(batch, time, LEADING * config.byte_width))
         for block in self.blocks:
             x = block(x, training)
         x = self.norm(x)
-        gates = self.gates(x) + self.trust(statistics)
-        return F.mix_rows(self.head(x), gates, rows.mixed)
+        gates = (self.gates(x) + self.trust(statistics)) * GATE_PACE + self.shares
+        return F.mix_rows(self.head(x), gates, rows.mixed), gates
 
     def score(self, tokens: Tensor) -> dict[str, Tensor]:
         """The program that a checkpoint holds and the evaluator runs."""
-        return {"logits": self.logits(tokens, self.memory(tokens))}
+        return {"logits": self.mixed(tokens, self.memory(tokens))[0]}
+
+    def watch(self, tokens: Tensor) -> dict[str, Tensor]:
+        """The same with its gates, for pictures."""
+        logits, gates = self.mixed(tokens, self.memory(tokens))
+        return {"logits": logits, "gates": gates}
 
     def loss(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The mean loss in nats, each window's own, and what the memory learns from.
@@ -278,7 +326,8 @@ class CountedFFN(nn.Module):
         rows = self.memory.taken_out(tokens)
         begin = tokens.shape[1] - targets.shape[1] - MARGIN
         window = tokens[:, begin : begin + targets.shape[1]]
-        losses = F.cross_entropy(self.logits(window, rows, training=True), targets)
+        logits, _ = self.mixed(window, rows, training=True)
+        losses = F.cross_entropy(logits, targets)
         return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}
 
 

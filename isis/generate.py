@@ -15,11 +15,11 @@ def sample(
 ) -> Iterator[int]:
     """Yields `count` bytes that go on from `prompt`.
 
-    Runs the program that the evaluator scores. The window holds the latest
-    bytes; when it is full, its older half is dropped.
+    Runs the program that the evaluator scores, or `watch`, which is the same for one
+    window. It holds the latest bytes; when it is full, its older half is dropped.
     """
     saved = checkpoint.load(path)
-    program = saved.programs.get("score")
+    program = saved.programs.get("watch", saved.programs.get("score"))
     if program is None or "tokens" not in program.inputs:
         raise CheckpointError(f"{path}: holds no program that continues text")
     (batch, context), _ = program.spec(program.inputs["tokens"])

@@ -45,7 +45,7 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
-    "counted": Recipe(batch=4, time=2048, weight_decay=0.05),
+    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, weight_decay=0.05),
 }
 COUNTING_SECONDS = 60.0  # where there is no budget
 
@@ -96,9 +96,12 @@ def train(
         seed=seed,
     )
     scored = spec((max(1, SCORED_BYTES // config.context), config.context), "u8")
+    programs = {"score": trace(model.score, tokens=scored)}
+    if isinstance(model, CountedFFN):
+        programs["watch"] = trace(model.watch, tokens=spec((1, config.context), "u8"))
     dream = Dream(recipe.dream_windows)  # starts anew when a run is resumed
 
-    run.begin(training, {"score": trace(model.score, tokens=scored)}, learner)
+    run.begin(training, programs, learner)
     while run.continues():
         step = training.steps
         if dream_every and step % dream_every == dream_every - 1 and dream.starts.size:

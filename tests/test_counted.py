@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from modgrad import checkpoint, nn, spec, trace
 from modgrad import functional as F
-from modgrad.errors import DataError, UsageError
+from modgrad.errors import DataError, EvaluationError, UsageError
 from modgrad.evaluate import evaluate
 from modgrad.memory import AFTER, BEFORE, CountedMemory
 from modgrad.program import Tensor
@@ -173,3 +174,73 @@ def test_kinds_that_are_not_counted_cannot_be_in_the_window() -> None:
         CountedMemory(orders=(1, 2, 3), base_order=4)
     with pytest.raises(modgrad.errors.ProgramError, match="multiple of 16"):
         CountedMemory(entries=40)
+
+
+def test_a_leak_of_one_position_in_the_window_is_found(tmp_path: Path) -> None:
+    """Experts of the window that have read one byte too many."""
+    memory = small_memory()
+    memory.count(text(11, 20_000), threads=1)
+    inside = memory.experts - memory.mixers - 1
+
+    def rows(tokens: Tensor, later: bool) -> dict[str, Tensor]:
+        found = memory(tokens)
+        before, after = found.difference[:, :, :inside], found.difference[:, :, inside + 1 :]
+        own = found.difference[:, :, inside : inside + 1]
+        if later:
+            own = F.concat([own[:, 1:], own[:, -1:]], axis=1)
+        mixed = [found.base, found.entries, F.concat([before, own, after], axis=2), found.multiple]
+        gates = F.full((*tokens.shape, memory.experts), 1.0 / memory.experts)
+        return {"logits": F.mix_rows(F.full((*tokens.shape, 256), 0.0), gates, mixed)}
+
+    val = tmp_path / "val.txt"
+    val.write_bytes(text(12, 4000).tobytes())
+    weights = {str(p.name): p.value for p in memory.parameters()}
+    for later in (False, True):
+        program = trace(lambda tokens, later=later: rows(tokens, later), tokens=spec((2, 64), "u8"))
+        path = tmp_path / f"{later}.ckpt"
+        checkpoint.save(path, programs={"score": program}, weights=weights, state={}, meta={})
+        if later:
+            with pytest.raises(EvaluationError, match="causal"):
+                evaluate(path, val, threads=1)
+        else:
+            assert evaluate(path, val, threads=1)["bits_per_byte"] < 8.0
+
+
+def sources(size: int) -> Array:
+    """Python's own sources, which every machine has."""
+    files = sorted(Path(argparse.__file__).parent.glob("*.py"))
+    data = b"".join(path.read_bytes() for path in files)
+    return np.frombuffer(data[:size], np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_preset")
+@pytest.mark.parametrize("taken_out", [True, False])
+def test_ten_epochs_teach_no_text_by_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken_out: bool
+) -> None:
+    """The training loss stays above the score less 0.05; where a window's own counts are
+    left in, it does not."""
+    recipe = replace(learn_ffn.RECIPES["counted"], batch=8, time=256)
+    monkeypatch.setitem(learn_ffn.RECIPES, "counted", recipe)
+    config = replace(PRESETS["counted"], context=256)
+    monkeypatch.setitem(ffn.PRESETS, "counted", config)
+    if not taken_out:
+        monkeypatch.setattr(
+            CountedMemory, "taken_out", lambda self, x: self(x[:, BEFORE : x.shape[1] - AFTER])
+        )
+        monkeypatch.setattr(CountedMemory, "learn", lambda self, training: None)
+    data = sources(1_000_000 + 65_536)
+    data, scored = data[: 1 << 18], data[-65_536:]
+    (tmp_path / "val").write_bytes(scored.tobytes())
+    epoch = data.size // (recipe.batch * recipe.time)
+    losses = []
+    for epochs in (2, 5, 10):
+        path = tmp_path / "c"
+        run, _ = learn_ffn.train(
+            path, data, preset="counted", steps=epochs * epoch, seed=0, threads=1
+        )
+        score = evaluate(path, tmp_path / "val", threads=1)["bits_per_byte"]
+        losses.append((run.curve.points[-1][2], score))
+    above = [loss > score - 0.05 for loss, score in losses]
+    assert all(above) if taken_out else not any(above), losses

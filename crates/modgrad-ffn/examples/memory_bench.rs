@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use modgrad_compute::Pool;
 use modgrad_ffn::WordKind;
 use modgrad_ffn::memory::{
-    ContextKind, CountLimits, Learned, Memory, MemoryConfig, Rows, STATISTICS, Scratch,
-    Surroundings, lesson_size,
+    ContextKind, CountLimits, LEADING, Learned, Memory, MemoryConfig, MixerSets, Rows, STATISTICS,
+    Scratch, Surroundings, lesson_size,
 };
 
 const TIME: usize = 4096;
@@ -20,6 +20,7 @@ struct Buffers {
     difference: Vec<f32>,
     multiple: Vec<f32>,
     statistics: Vec<f32>,
+    leading: Vec<i32>,
     lessons: Vec<f32>,
 }
 
@@ -32,6 +33,7 @@ impl Buffers {
             difference: vec![0.0; TIME * k * e],
             multiple: vec![0.0; TIME * k],
             statistics: vec![0.0; TIME * k * STATISTICS],
+            leading: vec![0; TIME * LEADING],
             lessons: vec![0.0; lesson_size(config)],
         }
     }
@@ -43,6 +45,7 @@ impl Buffers {
             difference: &mut self.difference,
             multiple: &mut self.multiple,
             statistics: &mut self.statistics,
+            leading: &mut self.leading,
             lessons: &mut self.lessons,
         }
     }
@@ -74,6 +77,7 @@ fn main() {
         base: 2,
         in_window: vec![1, 2, 3, 5, 10, 11],
         entries: 48,
+        mixers: vec![MixerSets::Depth, MixerSets::Certainty, MixerSets::LastByte],
         mixer_rate: 0.0003,
     };
     let pool = Pool::new(2);

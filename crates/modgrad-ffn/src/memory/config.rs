@@ -10,7 +10,7 @@ const LANES: usize = 16;
 /// The experts of a counted memory.
 ///
 /// In order: the kinds from `base` on, by the text's counts; the kinds `in_window`,
-/// by the window's own; the online mixer of all of these.
+/// by the window's own; the online mixers of all of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
@@ -24,8 +24,37 @@ pub struct MemoryConfig {
     pub in_window: Vec<usize>,
     /// In how many bytes rows may differ from the base's, all experts together.
     pub entries: usize,
-    /// Learning rate of the online mixer.
+    /// Online mixers, by what chooses their sets of weights.
+    pub mixers: Vec<MixerSets>,
+    /// Learning rate of the online mixers.
     pub mixer_rate: f32,
+}
+
+/// What chooses the set of weights that an online mixer uses at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixerSets {
+    /// How deep an order is known from the text, and which kind in the window.
+    Depth,
+    /// The last byte.
+    LastByte,
+    /// How often, and with how many bytes, the deepest known context was seen, the
+    /// text's and the window's.
+    Certainty,
+}
+
+/// Sets by the last context's counts, in the text or in the window.
+pub(super) const CERTAINTIES: usize = 10;
+
+impl MixerSets {
+    /// How many sets there are.
+    fn count(self, config: &MemoryConfig) -> usize {
+        match self {
+            MixerSets::Depth => (config.orders() + 1) * (config.in_window.len() + 1),
+            MixerSets::LastByte => 256,
+            MixerSets::Certainty => CERTAINTIES * CERTAINTIES,
+        }
+    }
 }
 
 impl MemoryConfig {
@@ -57,6 +86,9 @@ impl MemoryConfig {
         if !(LANES..=256).contains(&self.entries) || !self.entries.is_multiple_of(LANES) {
             return Err(format!("`entries` is {}, not a multiple of 16 to 256", self.entries));
         }
+        if !(1..=8).contains(&self.mixers.len()) {
+            return Err(format!("{} online mixers are not 1 to 8", self.mixers.len()));
+        }
         if !(0.0..1.0).contains(&self.mixer_rate) {
             return Err(format!("`mixer_rate` is {}, not from 0 to below 1", self.mixer_rate));
         }
@@ -73,9 +105,9 @@ impl MemoryConfig {
         self.kinds.len() - self.base + self.in_window.len()
     }
 
-    /// Experts in all, the mixer counted.
+    /// Experts in all, the mixers among them.
     pub fn experts(&self) -> usize {
-        self.counted_experts() + 1
+        self.counted_experts() + self.mixers.len()
     }
 
     /// The expert that expert `expert` backs off to; the base, expert 0, to none.
@@ -91,9 +123,8 @@ impl MemoryConfig {
         }
     }
 
-    /// Sets of the mixer's weights: how deep an order is known from the text, and in
-    /// the window.
-    pub(super) fn sets(&self) -> usize {
-        (self.orders() + 1) * (self.in_window.len() + 1)
+    /// Sets of weights of each mixer.
+    pub(super) fn sets(&self) -> impl Iterator<Item = usize> + '_ {
+        self.mixers.iter().map(|mixer| mixer.count(self))
     }
 }

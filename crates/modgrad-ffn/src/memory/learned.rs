@@ -10,7 +10,7 @@ use super::mixer::first_weights;
 pub struct Weights<'a> {
     /// λ [kinds + kinds in the window, buckets]: see [`weight_sizes`].
     pub back_off: &'a [f32],
-    /// The mixer's [sets, experts].
+    /// [sets, experts] of each mixer, one after the other.
     pub mixer: &'a [f32],
 }
 
@@ -25,7 +25,7 @@ impl Weights<'_> {
 /// How many numbers the two parts of [`Weights`] have.
 pub fn weight_sizes(config: &MemoryConfig) -> (usize, usize) {
     let contexts = config.kinds.len() + config.in_window.len();
-    (contexts * BUCKETS, config.sets() * config.counted_experts())
+    (contexts * BUCKETS, config.sets().sum::<usize>() * config.counted_experts())
 }
 
 /// The numbers while they are being learned.

@@ -15,55 +15,49 @@ pub(super) struct Mixer {
     experts: usize,
     /// [sets, experts], of this window.
     weights: Vec<f32>,
-    /// By what each expert's row is multiplied outside the entries.
-    scales: Vec<f32>,
     set: usize,
     /// The mixed row.
     row: [f32; 256],
-    largest: f32,
 }
 
-/// The weights that a mixer begins with: an even share for each expert.
+/// The weights that mixers begin with: an even share for each expert.
 pub(super) fn first_weights(config: &MemoryConfig) -> Vec<f32> {
     let experts = config.counted_experts();
-    vec![1.0 / experts as f32; config.sets() * experts]
+    vec![1.0 / experts as f32; config.sets().sum::<usize>() * experts]
 }
 
 impl Mixer {
-    pub(super) fn new(config: &MemoryConfig) -> Mixer {
+    pub(super) fn new(config: &MemoryConfig, sets: usize) -> Mixer {
         let experts = config.counted_experts();
         Mixer {
             rate: config.mixer_rate,
             experts,
-            weights: vec![0.0; config.sets() * experts],
-            scales: vec![1.0; experts],
+            weights: vec![0.0; sets * experts],
             set: 0,
             row: [0.0; 256],
-            largest: 0.0,
         }
     }
 
-    pub(super) fn begin(&mut self, weights: &[f32]) {
-        self.weights.copy_from_slice(weights);
+    /// Takes its weights from the front of `weights`.
+    pub(super) fn begin(&mut self, weights: &mut &[f32]) {
+        let (own, rest) = weights.split_at(self.weights.len());
+        self.weights.copy_from_slice(own);
+        *weights = rest;
     }
 
-    /// How far the window has moved the weights that it began with.
-    pub(super) fn moved(&self, begun: &[f32], moves: &mut [f32]) {
-        for ((moved, now), before) in moves.iter_mut().zip(&self.weights).zip(begun) {
+    /// How far the window has moved the weights that it began with, `begun`.
+    pub(super) fn moved(&self, begun: &mut &[f32], moves: &mut &mut [f32]) {
+        let (begun_here, rest) = begun.split_at(self.weights.len());
+        let (moved_here, later) = std::mem::take(moves).split_at_mut(self.weights.len());
+        for ((moved, now), before) in moved_here.iter_mut().zip(&self.weights).zip(begun_here) {
             *moved = now - before;
         }
+        (*begun, *moves) = (rest, later);
     }
 
-    pub(super) fn scales(&self) -> &[f32] {
-        &self.scales
-    }
-
-    pub(super) fn set_scale(&mut self, expert: usize, scale: f32) {
-        self.scales[expert] = scale;
-    }
-
-    pub(super) fn largest(&self) -> f32 {
-        self.largest
+    /// p of the last mix.
+    pub(super) fn row(&self) -> &[f32; 256] {
+        &self.row
     }
 
     /// Mixes the experts' rows: `difference` [experts, E] at `bytes` [E]. Returns the
@@ -86,7 +80,7 @@ impl Mixer {
         for (byte, difference) in bytes.iter().zip(&*mixed) {
             self.row[*byte as usize] += difference;
         }
-        self.largest = softmax(&mut self.row);
+        softmax(&mut self.row);
         multiple
     }
 
@@ -133,8 +127,8 @@ multiversion! {
 }
 
 multiversion! {
-    /// In place; returns the largest probability.
-    fn softmax(row: &mut [f32]) -> f32 {
+    /// In place.
+    fn softmax(row: &mut [f32]) {
         let mut lanes = [f32::NEG_INFINITY; 16];
         for chunk in row.chunks_exact(16) {
             for (lane, x) in lanes.iter_mut().zip(chunk) {
@@ -151,7 +145,6 @@ multiversion! {
         }
         let inverse = 1.0 / sums.iter().sum::<f32>();
         row.iter_mut().for_each(|x| *x *= inverse);
-        inverse
     }
 }
 

@@ -18,12 +18,12 @@ mod rows;
 mod table;
 mod tally;
 
-pub use config::MemoryConfig;
+pub use config::{MemoryConfig, MixerSets};
 pub use count::{CountLimits, Memory};
 pub use kind::ContextKind;
 pub use learned::{Learned, Weights, lesson_size, weight_sizes};
 pub use mix::{mix_rows, mix_rows_gradient};
-pub use rows::{Batch, Rows, STATISTICS, Scratch, Surroundings, window_rows};
+pub use rows::{Batch, LEADING, Rows, STATISTICS, Scratch, Surroundings, window_rows};
 
 #[cfg(test)]
 mod tests;

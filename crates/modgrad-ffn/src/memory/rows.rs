@@ -12,13 +12,16 @@
 use modgrad_compute::{Pool, math, multiversion};
 
 use super::back_off::{BUCKETS, bucket};
+use super::config::CERTAINTIES;
 use super::kind::Reader;
 use super::mixer::Mixer;
 use super::tally::Tally;
-use super::{ContextKind, Memory, Weights};
+use super::{ContextKind, Memory, MixerSets, Weights};
 
 /// Figures of an expert's context at a position: see [`Rows::statistics`].
-pub const STATISTICS: usize = 3;
+pub const STATISTICS: usize = 5;
+/// The likeliest bytes that are named at a position.
+pub const LEADING: usize = 3;
 /// The least probability whose logarithm is formed.
 const LEAST: f32 = 1e-30;
 
@@ -35,10 +38,13 @@ pub struct Rows<'a> {
     pub difference: &'a mut [f32],
     /// [T, K]: the multiple of ln p(base) that a row has at all other bytes.
     pub multiple: &'a mut [f32],
-    /// [T, K, 3]: ln(1 + n), ln(1 + d) and the largest share, of n times that the
-    /// context was seen with d different bytes; of the mixer its largest
-    /// probability, and twice 0.
+    /// [T, K, 5]: ln(1 + n), ln(1 + d) and the largest share, of n times that the
+    /// context was seen with d different bytes; p of the expert's most frequent byte
+    /// under the first mixer, and p of that mixer's likeliest under the expert. Of a
+    /// mixer p of the `leading` bytes, and twice 0.
     pub statistics: &'a mut [f32],
+    /// [T, 3]: the first mixer's likeliest bytes.
+    pub leading: &'a mut [i32],
     /// What the window teaches, or nothing where that is not asked for: see
     /// [`Learned::learn`](super::Learned::learn).
     pub lessons: &'a mut [f32],
@@ -57,9 +63,10 @@ impl<'a> Rows<'a> {
             .zip(each(self.difference, windows))
             .zip(each(self.multiple, windows))
             .zip(each(self.statistics, windows))
-            .map(move |((((base, entries), difference), multiple), statistics)| {
+            .zip(each(self.leading, windows))
+            .map(move |(((((base, entries), difference), multiple), statistics), leading)| {
                 let lessons = lessons.next().unwrap_or_default();
-                Rows { base, entries, difference, multiple, statistics, lessons }
+                Rows { base, entries, difference, multiple, statistics, leading, lessons }
             })
     }
 }
@@ -144,7 +151,9 @@ pub struct Scratch {
     /// p of the byte that came, for every context.
     likelihoods: Vec<f32>,
     row: [f32; 256],
-    mixer: Mixer,
+    /// By what each expert's row is multiplied outside the entries.
+    scales: Vec<f32>,
+    mixers: Vec<Mixer>,
     /// What each expert backs off to.
     back_off: Vec<usize>,
     orders: usize,
@@ -170,14 +179,38 @@ struct Context {
     end: usize,
     total: u32,
     largest: u32,
+    most_frequent: u8,
 }
 
 impl Context {
     /// The context whose counts end `seen`.
     fn of(seen: &[(u8, u32)], first: usize) -> Context {
-        let counts = seen[first..].iter().map(|&(_, count)| count);
-        let total = counts.clone().fold(0u32, u32::saturating_add);
-        Context { first, end: seen.len(), total, largest: counts.max().unwrap_or(0) }
+        let (mut total, mut largest, mut most_frequent) = (0u32, 0, 255);
+        for &(byte, count) in &seen[first..] {
+            total = total.saturating_add(count);
+            // Among equals the lowest byte: the order of a table's entries knows of counts
+            // that were taken out.
+            if count > largest || count == largest && byte < most_frequent {
+                (largest, most_frequent) = (count, byte);
+            }
+        }
+        Context { first, end: seen.len(), total, largest, most_frequent }
+    }
+
+    /// One of `CERTAINTIES` for a known context, 0 for none.
+    fn certainty(&self) -> usize {
+        let seen = match self.total {
+            0 => return 0,
+            1 => 0,
+            2..=3 => 1,
+            _ => 2,
+        };
+        let distinct = match self.distinct() {
+            1 => 0,
+            2..=3 => 1,
+            _ => 2,
+        };
+        1 + 3 * seen + distinct
     }
 
     fn distinct(&self) -> u32 {
@@ -200,7 +233,8 @@ impl Scratch {
             probabilities: vec![0.0; config.counted_experts() * config.entries],
             likelihoods: vec![0.0; config.kinds.len() + config.in_window.len()],
             row: [0.0; 256],
-            mixer: Mixer::new(config),
+            scales: vec![1.0; config.counted_experts()],
+            mixers: config.sets().map(|sets| Mixer::new(config, sets)).collect(),
             back_off: (0..config.counted_experts()).map(|e| config.back_off(e)).collect(),
             orders: config.orders(),
         }
@@ -221,13 +255,14 @@ impl Scratch {
         let config = memory.config();
         let (kinds, experts, entries) = (&config.kinds, config.experts(), config.entries);
         let slopes = if rows.lessons.is_empty() { 0 } else { 2 * weights.back_off.len() };
-        let (slopes, moves) = rows.lessons.split_at_mut(slopes);
+        let (slopes, mut moves) = rows.lessons.split_at_mut(slopes);
         slopes.fill(0.0);
         self.window.iter_mut().for_each(|tally| tally.reset(window.len()));
         if let Some(surroundings) = surroundings {
             self.take_out(memory, window, surroundings);
         }
-        self.mixer.begin(weights.mixer);
+        let mut begun = weights.mixer;
+        self.mixers.iter_mut().for_each(|mixer| mixer.begin(&mut begun));
         let all_hashes = hashes_of(kinds, window);
         let hashes_at = |t: usize| all_hashes.get(t * kinds.len()..(t + 1) * kinds.len());
         for t in 0..window.len() {
@@ -255,24 +290,31 @@ impl Scratch {
                 entries,
                 count,
                 &self.probabilities,
-                self.mixer.scales(),
+                &self.scales,
                 bytes,
                 base,
                 &mut difference[..counted],
             );
             let (counts, mixed) = difference.split_at_mut(counted);
-            let set = self.set(memory);
-            let multiple = self.mixer.mix(set, entries, base, bytes, counts, mixed);
             let multiples = &mut rows.multiple[t * experts..(t + 1) * experts];
             multiples.fill(1.0);
-            multiples[experts - 1] = multiple;
+            let mixed = mixed.chunks_exact_mut(entries).zip(&mut multiples[counted / entries..]);
+            for (index, (mixed, multiple)) in mixed.enumerate() {
+                let set = self.set(memory, config.mixers[index], window[t]);
+                *multiple = self.mixers[index].mix(set, entries, base, bytes, counts, mixed);
+            }
+            let leading = leading(self.mixers[0].row());
+            rows.leading[t * LEADING..(t + 1) * LEADING].copy_from_slice(&leading);
             let at = t * experts * STATISTICS;
-            self.statistics(memory, &mut rows.statistics[at..at + experts * STATISTICS]);
+            let statistics = &mut rows.statistics[at..at + experts * STATISTICS];
+            self.statistics(memory, entries, leading, statistics);
             if let Some(&next) = window.get(t + 1) {
                 if !slopes.is_empty() {
                     self.observe(memory, weights, next, slopes);
                 }
-                self.mixer.learn(next, entries, base, bytes, counts);
+                for mixer in &mut self.mixers {
+                    mixer.learn(next, entries, base, bytes, counts);
+                }
                 for (tally, &kind) in self.window.iter_mut().zip(&config.in_window) {
                     if hashes[kind] != 0 {
                         tally.add(hashes[kind], next);
@@ -281,7 +323,10 @@ impl Scratch {
             }
             bytes[..count].iter().for_each(|&byte| self.entry[byte as usize] = NONE);
         }
-        self.mixer.moved(weights.mixer, moves);
+        if !moves.is_empty() {
+            let mut begun = weights.mixer;
+            self.mixers.iter().for_each(|mixer| mixer.moved(&mut begun, &mut moves));
+        }
     }
 
     /// Tallies the window and what stands around it, as the counts saw them.
@@ -413,37 +458,68 @@ impl Scratch {
             let context = self.contexts[config.base + expert];
             let mut scale = 1.0;
             if expert > 0 {
-                scale = self.mixer.scales()[self.back_off[expert]];
+                scale = self.scales[self.back_off[expert]];
                 if context.total > 0 {
                     let at = bucket(context.total, context.distinct());
                     scale *= weights.lambda(config.base + expert, at);
                 }
             }
-            self.mixer.set_scale(expert, scale);
+            self.scales[expert] = scale;
         }
     }
 
-    /// The mixer's set of weights: the deepest order that is known from the text, and
-    /// the last kind that is known in the window.
-    fn set(&self, memory: &Memory<'_>) -> usize {
+    /// The set of weights that a mixer uses.
+    fn set(&self, memory: &Memory<'_>, sets: MixerSets, last: u8) -> usize {
         let config = memory.config();
+        let (text, window) = (&self.contexts[..self.orders], &self.contexts[config.kinds.len()..]);
         let known = |contexts: &[Context]| {
             contexts.iter().rposition(|context| context.total > 0).map_or(0, |at| at + 1)
         };
-        let deepest = known(&self.contexts[..self.orders]);
-        deepest * (config.in_window.len() + 1) + known(&self.contexts[config.kinds.len()..])
+        let certainty = |contexts: &[Context]| {
+            known(contexts).checked_sub(1).map_or(0, |at| contexts[at].certainty())
+        };
+        match sets {
+            MixerSets::Depth => known(text) * (config.in_window.len() + 1) + known(window),
+            MixerSets::LastByte => usize::from(last),
+            MixerSets::Certainty => certainty(text) * CERTAINTIES + certainty(window),
+        }
     }
 
-    fn statistics(&self, memory: &Memory<'_>, out: &mut [f32]) {
+    fn statistics(
+        &self,
+        memory: &Memory<'_>,
+        entries: usize,
+        leading: [i32; LEADING],
+        out: &mut [f32],
+    ) {
         let base = memory.config().base;
+        let ln = |count: u32| math::log(1.0 + count as f32);
+        let mixed = self.mixers[0].row();
+        let likeliest = leading[0] as usize;
+        let entry = self.entry[likeliest];
         let mut rows = out.chunks_exact_mut(STATISTICS);
-        for (context, out) in self.contexts[base..].iter().zip(&mut rows) {
-            let share = context.largest as f32 / context.total.max(1) as f32;
-            let ln = |count: u32| math::log(1.0 + count as f32);
-            out.copy_from_slice(&[ln(context.total), ln(context.distinct()), share]);
+        for (expert, (context, out)) in self.contexts[base..].iter().zip(&mut rows).enumerate() {
+            let total = context.total.max(1) as f32;
+            let of_own = match context.total {
+                0 => 0.0,
+                _ => mixed[usize::from(context.most_frequent)],
+            };
+            let of_mixed = match entry {
+                NONE => self.row[likeliest] * self.scales[expert],
+                _ => self.probabilities[expert * entries + usize::from(entry)],
+            };
+            let share = context.largest as f32 / total;
+            out.copy_from_slice(&[
+                ln(context.total),
+                ln(context.distinct()),
+                share,
+                of_own,
+                of_mixed,
+            ]);
         }
-        if let Some(mixer) = rows.next() {
-            mixer.copy_from_slice(&[self.mixer.largest(), 0.0, 0.0]);
+        for (mixer, out) in self.mixers.iter().zip(rows) {
+            let [first, second, third] = leading.map(|byte| mixer.row()[byte as usize]);
+            out.copy_from_slice(&[first, second, third, 0.0, 0.0]);
         }
     }
 
@@ -474,6 +550,19 @@ impl Scratch {
             sums[1] += slope * slope;
         }
     }
+}
+
+/// The bytes of the largest p, the largest first.
+fn leading(p: &[f32; 256]) -> [i32; LEADING] {
+    let mut found = [(-1.0, 0); LEADING];
+    for (byte, &p) in p.iter().enumerate() {
+        if p > found[LEADING - 1].0 {
+            let at = found.iter().take_while(|(other, _)| *other >= p).count();
+            found[at..].rotate_right(1);
+            found[at] = (p, byte as i32);
+        }
+    }
+    found.map(|(_, byte)| byte)
 }
 
 multiversion! {

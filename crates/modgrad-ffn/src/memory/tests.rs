@@ -24,6 +24,7 @@ fn config() -> MemoryConfig {
         base: 1,
         in_window: vec![1, 2, 4],
         entries: 48,
+        mixers: vec![MixerSets::Depth, MixerSets::Certainty, MixerSets::LastByte],
         mixer_rate: 0.01,
     }
 }
@@ -54,6 +55,7 @@ struct Filled {
     difference: Vec<f32>,
     multiple: Vec<f32>,
     statistics: Vec<f32>,
+    leading: Vec<i32>,
     lessons: Vec<f32>,
 }
 
@@ -66,6 +68,7 @@ impl Filled {
             difference: vec![f32::NAN; time * k * e],
             multiple: vec![f32::NAN; time * k],
             statistics: vec![f32::NAN; time * k * STATISTICS],
+            leading: vec![-1; time * LEADING],
             lessons: vec![f32::NAN; lesson_size(&config())],
         }
     }
@@ -83,6 +86,7 @@ impl Filled {
             difference: &mut filled.difference,
             multiple: &mut filled.multiple,
             statistics: &mut filled.statistics,
+            leading: &mut filled.leading,
             lessons: &mut filled.lessons,
         };
         Scratch::new(memory).fill(memory, learned.weights(), window, around, &mut rows);
@@ -119,18 +123,23 @@ fn tally(counts: &mut Counts, kind: ContextKind, text: &[u8], from: usize, sign:
     }
 }
 
-/// p of all counted experts at the last position of `window`, in full.
-fn plain(learned: &Learned, counts: &[Counts], window: &[u8]) -> Vec<Vec<f64>> {
+/// p of all counted experts at the last position of `window`, in full, and the counts of
+/// their own contexts.
+fn plain(
+    learned: &Learned,
+    counts: &[Counts],
+    window: &[u8],
+) -> Vec<(Vec<f64>, BTreeMap<u8, i64>)> {
     let config = config();
     let mut reader = Reader::new(&config.kinds);
     window.iter().for_each(|&byte| reader.advance(byte));
-    let mut rows: Vec<Vec<f64>> = Vec::new();
+    let mut rows: Vec<(Vec<f64>, BTreeMap<u8, i64>)> = Vec::new();
     for index in 0..config.kinds.len() + config.in_window.len() {
         let back = match index {
             0 => vec![1.0 / 256.0; 256],
-            1..=3 => rows[index - 1].clone(), // the order before
-            4 | 5 => rows[1].clone(),         // the base
-            _ => rows[3].clone(),             // the highest order
+            1..=3 => rows[index - 1].0.clone(), // the order before
+            4 | 5 => rows[1].0.clone(),         // the base
+            _ => rows[3].0.clone(),             // the highest order
         };
         let mut own = BTreeMap::new();
         let kind = index.checked_sub(config.kinds.len()).map_or(index, |at| config.in_window[at]);
@@ -144,24 +153,29 @@ fn plain(learned: &Learned, counts: &[Counts], window: &[u8]) -> Vec<Vec<f64>> {
         own.retain(|_, count| *count > 0);
         let total: i64 = own.values().sum();
         if total == 0 || reader.hash(kind) == 0 {
-            rows.push(back);
+            rows.push((back, BTreeMap::new()));
             continue;
         }
         let lambda =
             f64::from(learned.weights().lambda(index, bucket(total as u32, own.len() as u32)));
         let mut row: Vec<f64> = back.iter().map(|p| lambda * p).collect();
-        for (byte, count) in own {
+        for (&byte, &count) in &own {
             row[usize::from(byte)] += (1.0 - lambda) * count as f64 / total as f64;
         }
-        rows.push(row);
+        rows.push((row, own));
     }
     rows.split_off(config.base)
 }
 
 fn check(window: &[u8], learned: &Learned, counts: &[Counts], filled: &Filled) {
     for t in 0..window.len() {
-        let expected = plain(learned, counts, &window[..=t]);
-        for (expert, expected) in expected.iter().enumerate() {
+        let all = plain(learned, counts, &window[..=t]);
+        let experts = config().experts();
+        let mixed = filled.row(t, experts - config().mixers.len());
+        for (expert, (expected, own)) in all.iter().enumerate() {
+            let statistics =
+                &filled.statistics[(t * experts + expert) * STATISTICS..][..STATISTICS];
+            check_statistics(t, statistics, expected, own, &mixed);
             for (byte, (found, expected)) in filled.row(t, expert).iter().zip(expected).enumerate()
             {
                 assert!(
@@ -172,6 +186,23 @@ fn check(window: &[u8], learned: &Learned, counts: &[Counts], filled: &Filled) {
         }
         let sum: f64 = filled.base[t * 256..][..256].iter().map(|x| f64::from(*x).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-5, "the base sums to {sum}");
+    }
+}
+
+fn check_statistics(t: usize, found: &[f32], row: &[f64], own: &BTreeMap<u8, i64>, mixed: &[f64]) {
+    let total = own.values().sum::<i64>() as f64;
+    // Of equals the first, which is the lowest byte.
+    let most = own.iter().rev().max_by_key(|&(_, count)| count);
+    let likeliest = (0..256).rev().max_by(|&a, &b| mixed[a].total_cmp(&mixed[b])).unwrap();
+    let expected = [
+        (1.0 + total).ln(),
+        (1.0 + own.len() as f64).ln(),
+        most.map_or(0.0, |(_, &count)| count as f64 / total),
+        most.map_or(0.0, |(&byte, _)| mixed[usize::from(byte)]),
+        row[likeliest],
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} for {expected} at {t}");
     }
 }
 
@@ -241,7 +272,8 @@ proptest! {
         prop_assert_eq!(&a.entries[..at * e], &b.entries[..at * e]);
         prop_assert_eq!(&a.difference[..at * k * e], &b.difference[..at * k * e]);
         prop_assert_eq!(&a.multiple[..at * k], &b.multiple[..at * k]);
-        prop_assert_eq!(&a.statistics[..at * k * 3], &b.statistics[..at * k * 3]);
+        prop_assert_eq!(&a.statistics[..at * k * STATISTICS], &b.statistics[..at * k * STATISTICS]);
+        prop_assert_eq!(&a.leading[..at * LEADING], &b.leading[..at * LEADING]);
     }
 }
 

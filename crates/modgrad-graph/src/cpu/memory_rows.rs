@@ -17,7 +17,7 @@ pub(super) fn counted_rows(
     x: &[Input<'_>],
     out: &mut [Out<'_>],
 ) -> Result<()> {
-    let [base, entries, difference, multiple, statistics, lessons] = out else {
+    let [base, entries, difference, multiple, statistics, leading, lessons] = out else {
         return Err(Error::malformed("`counted_rows` was planned with other outputs"));
     };
     let tables = Memory::from_bytes(config, x[1].slice())
@@ -29,6 +29,7 @@ pub(super) fn counted_rows(
         difference: difference.slice_mut(),
         multiple: multiple.slice_mut(),
         statistics: statistics.slice_mut(),
+        leading: leading.slice_mut(),
         lessons: lessons.slice_mut(),
     };
     let time = x[0].shape[1] - earlier - 2 * margin;

@@ -1,7 +1,7 @@
 //! Counted memory.
 
 use modgrad_compute::Pool;
-use modgrad_ffn::memory::{self, Batch, Memory, MemoryConfig, Rows, STATISTICS, Weights};
+use modgrad_ffn::memory::{self, Batch, LEADING, Memory, MemoryConfig, Rows, STATISTICS, Weights};
 
 use super::Array;
 use crate::error::{Error, Result};
@@ -26,8 +26,8 @@ pub(super) fn counted_rows(
         .map_err(|found| Error::shape("counted_rows", "tables of counts", found))?;
     let weights = Weights { back_off: &back_off, mixer: &mixer };
     let (experts, entries) = (config.experts(), config.entries);
-    let sizes: [&[usize]; 5] =
-        [&[256], &[entries], &[experts, entries], &[experts], &[experts, STATISTICS]];
+    let sizes: [&[usize]; 6] =
+        [&[256], &[entries], &[experts, entries], &[experts], &[experts, STATISTICS], &[LEADING]];
     let (windows, around) = (inputs[0].shape[0], earlier + 2 * margin);
     let time = inputs[0].shape[1] - around;
     let zeros = |sizes: &[usize]| vec![0.0f32; windows * time * sizes.iter().product::<usize>()];
@@ -37,19 +37,22 @@ pub(super) fn counted_rows(
     let mut bytes = vec![0; windows * time * entries];
     let (mut difference, mut multiple, mut statistics) =
         (zeros(sizes[2]), zeros(sizes[3]), zeros(sizes[4]));
+    let mut leading = vec![0; windows * time * LEADING];
     let rows = Rows {
         base: &mut base,
         entries: &mut bytes,
         difference: &mut difference,
         multiple: &mut multiple,
         statistics: &mut statistics,
+        leading: &mut leading,
         lessons: &mut lessons,
     };
     let batch = Batch { tokens: &tokens, time, margin, earlier };
     memory::window_rows(&Pool::new(1), &tables, weights, batch, rows);
     let exact = |data: Vec<f32>| data.into_iter().map(f64::from).collect::<Vec<f64>>();
-    let bytes = bytes.into_iter().map(f64::from).collect();
-    let all = [exact(base), bytes, exact(difference), exact(multiple), exact(statistics)];
+    let whole = |bytes: Vec<i32>| bytes.into_iter().map(f64::from).collect::<Vec<f64>>();
+    let (bytes, leading) = (whole(bytes), whole(leading));
+    let all = [exact(base), bytes, exact(difference), exact(multiple), exact(statistics), leading];
     let shaped =
         |(data, sizes): (Vec<f64>, &[usize])| Array::new(&[&[windows, time], sizes].concat(), data);
     let lessons = Array::new(&[windows, lesson], exact(lessons));

@@ -20,7 +20,7 @@ pub(super) fn counted_rows(
     }
     let (back_offs, mixers) = modgrad_ffn::memory::weight_sizes(memory);
     given.shaped(back_off, &[back_offs], "back-off weights")?;
-    given.shaped(mixer, &[mixers], "the mixer's weights")?;
+    given.shaped(mixer, &[mixers], "the mixers' weights")?;
     let around = margin.saturating_mul(2).saturating_add(earlier);
     let Some(time) = tokens.shape[1].checked_sub(around) else {
         return Err(given.error(format!("at least {around} bytes a row"), tokens.to_string()));
@@ -34,6 +34,7 @@ pub(super) fn counted_rows(
         TensorSpec::f32(at(&[experts, entries])),
         TensorSpec::f32(at(&[experts])),
         TensorSpec::f32(at(&[experts, modgrad_ffn::memory::STATISTICS])),
+        TensorSpec::new(at(&[modgrad_ffn::memory::LEADING]), DType::I32),
         TensorSpec::f32([tokens.shape[0], lessons]),
     ])
 }

@@ -46,14 +46,15 @@ class _Stack:
         return edited.after(self.made, made) if self.made.lineno < self.loop.lineno else ""
 
     def result(self) -> ast.Call | None:
-        """`self.head(x)` where the method returns it in the end."""
-        last = self.method.body[-1]
-        call = last.value if isinstance(last, ast.Return) else None
-        plain = isinstance(call, ast.Call) and [ast.unparse(one) for one in call.args]
-        return call if isinstance(call, ast.Call) and plain == [self.variable] else None
+        """`self.head(x)` in what the method returns in the end."""
+        head = f"self.head({self.variable})"
+        calls = (one for one in ast.walk(self.method.body[-1]) if isinstance(one, ast.Call))
+        return next((one for one in calls if ast.unparse(one) == head), None)
 
 
 def _stack(sources: Sources) -> _Stack | None:
+    """The last one: forms of a model stand in a file from the plain to the full."""
+    found = None
     for path, source in sources.items():
         text = SourceText(path, source)
         for owner in text.tree.body:
@@ -74,8 +75,8 @@ def _stack(sources: Sources) -> _Stack | None:
                         variable = ast.unparse(step.targets[0])
                         at = made[ast.unparse(loop.iter)]
                         inputs = method.args.args[1].arg
-                        return _Stack(text, at, method, loop, variable, inputs)
-    return None
+                        found = _Stack(text, at, method, loop, variable, inputs)
+    return found
 
 
 def in_front(made: list[str], before: list[str]) -> Edit:

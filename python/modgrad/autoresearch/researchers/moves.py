@@ -57,7 +57,8 @@ class Move:
 
 def moves(sources: Sources) -> list[Move]:
     """The moves of the table, and one for each part that can be left out."""
-    return [*MOVES, *(_without(one) for one in read(sources) if isinstance(one.value, tuple))]
+    parts = [one for one in read(sources) if isinstance(one.value, tuple) and one.value]
+    return [*MOVES, *map(_without, parts)]
 
 
 # ---- schedules and optimisers ------------------------------------------------

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modgrad_compute::Pool;
 use modgrad_ffn::WordKind;
-use modgrad_ffn::memory::{ContextKind, CountLimits, Learned, Memory, MemoryConfig};
+use modgrad_ffn::memory::{ContextKind, CountLimits, Learned, Memory, MemoryConfig, MixerSets};
 use modgrad_graph::reference::Array;
 use modgrad_graph::{DType, Op};
 
@@ -35,6 +35,7 @@ fn counted(table: &mut Table) {
         base: 0,
         in_window: vec![1],
         entries: 16,
+        mixers: vec![MixerSets::Depth, MixerSets::LastByte],
         mixer_rate: 0.02,
     };
     let limits = CountLimits { memory: usize::MAX, time: Duration::from_secs(60) };

@@ -37,6 +37,7 @@ class Recipe:
     average_decay: float = 0.999
     dream_windows: int = 256  # the worst-predicted windows that are remembered
     counting: float = 0.15  # share of the budget that counting a text may take
+    passes: int = 0  # over the data at most, where only time is limited; 0: any number
 
 
 RECIPES: dict[str, Recipe] = {
@@ -45,9 +46,10 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
-    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, weight_decay=0.05),
+    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, weight_decay=0.05, passes=4),
 }
 COUNTING_SECONDS = 60.0  # where there is no budget
+LEAST_STEPS = 1000  # however small the data
 
 
 def train(
@@ -70,6 +72,9 @@ def train(
     if learning_rate is not None:
         recipe = replace(recipe, learning_rate=learning_rate)
     recipe = replace(recipe, time=min(recipe.time, config.context))
+    if recipe.passes and steps is None and budget is not None:
+        # What is read too often is learned by heart, which no budget makes good.
+        steps = max(recipe.passes * data.size // (recipe.batch * recipe.time), LEAST_STEPS)
     settings = {"preset": preset, "context": config.context, "seed": seed}
     settings |= {"dream_every": dream_every, "learning_rate": recipe.learning_rate}
     run = Run(path, task="language", settings=settings, budget=budget, steps=steps)

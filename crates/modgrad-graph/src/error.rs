@@ -54,6 +54,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A device has no kernel for an op.
+    #[error("`{op}` is not yet on the device")]
+    NotOnDevice {
+        /// The op's name.
+        op: &'static str,
+    },
+    /// A device, or a library that it needs, failed.
+    #[error("{message}")]
+    Device {
+        /// What was found, what was expected and what to do.
+        message: String,
+    },
     /// A value that must be finite is not.
     #[error("{subject} is not finite")]
     NonFinite {

@@ -1,5 +1,7 @@
 //! What the tests of this crate share: random operands and the table of rows.
 
+#[allow(dead_code)] // Each test file uses a part.
+pub mod compare;
 pub mod program;
 pub mod random;
 pub mod rows;

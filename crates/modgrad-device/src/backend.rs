@@ -1,0 +1,173 @@
+//! The device as a backend: buffers, and where each op goes.
+
+use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
+use modgrad_graph::backend::{Backend, Muon, Operand, OperandMut, Stretch, Update};
+use modgrad_graph::reference::RunKey;
+use modgrad_graph::storage::{Precision, Storage};
+use modgrad_graph::{Error, Op, Result};
+
+use crate::device::{Device, Memory, Scratch};
+use crate::driver::Argument;
+use crate::launch::{Place, index, over, suffix};
+use crate::optimisers::{self, at};
+use crate::source::{BASICS, REDUCTIONS};
+use crate::sparse::SparseGradient;
+use crate::{launch, ops};
+
+/// Blocks of a sum of squares; each leaves one term for the host.
+const SQUARES_BLOCKS: usize = 512;
+
+impl Backend for Device {
+    type Memory = Memory;
+    type SparseGradient = SparseGradient;
+
+    fn allocate(&self, bytes: usize) -> Result<Memory> {
+        self.zeros(bytes)
+    }
+
+    fn write(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
+        check_range(memory, offset, bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.driver().copy_in(memory.address() + offset as u64, bytes)
+    }
+
+    fn read(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        check_range(memory, offset, bytes.len())?;
+        self.check_indices()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.driver().copy_out(memory.address() + offset as u64, bytes)
+    }
+
+    fn fill(&self, memory: &mut Memory, stretch: Stretch, value: f32) -> Result<()> {
+        let arguments = [at(memory, stretch), Argument::Float(value), index(stretch.count)];
+        self.launch(&BASICS, "fill", over(stretch.count), &arguments)
+    }
+
+    fn run(
+        &self,
+        op: &Op,
+        key: RunKey,
+        precision: Precision,
+        inputs: &[Operand<'_, Memory>],
+        outputs: &mut [OperandMut<'_, Memory>],
+        add: bool,
+    ) -> Result<()> {
+        if self.driver().poisons() && !add {
+            for output in outputs.iter().filter(|output| output.elements() > 0) {
+                let bytes = output.elements() * output.storage.size();
+                self.driver().set(output.address(), 0xff, bytes)?;
+            }
+        }
+        ops::run(self, op, key, precision, inputs, outputs, add)
+    }
+
+    fn accumulate(
+        &self,
+        from: Operand<'_, Memory>,
+        into: OperandMut<'_, Memory>,
+        add: bool,
+    ) -> Result<()> {
+        if !matches!(from.storage, Storage::F32 | Storage::Bf16) {
+            return Err(Error::Malformed { reason: "a gradient of integers".to_owned() });
+        }
+        let kernel = format!("accumulate_{}", suffix(from.storage));
+        let count = from.elements();
+        let arguments =
+            [from.pointer(), into.pointer(), Argument::Int(i32::from(add)), index(count)];
+        self.launch(&BASICS, &kernel, over(count), &arguments)
+    }
+
+    fn narrow(&self, from: &Memory, into: &mut Memory, stretch: Stretch) -> Result<()> {
+        let arguments =
+            [at(from, stretch), optimisers::shadow_at(Some(into), stretch), index(stretch.count)];
+        self.launch(&BASICS, "narrow", over(stretch.count), &arguments)
+    }
+
+    fn sum_of_squares(&self, memory: &Memory, stretch: Stretch) -> Result<f64> {
+        let blocks = stretch.count.div_ceil(launch::BLOCK).min(SQUARES_BLOCKS);
+        let parts = self.scratch(Scratch::Sums, SQUARES_BLOCKS * 8)?;
+        let arguments = [at(memory, stretch), Argument::Pointer(parts), index(stretch.count)];
+        self.launch(&REDUCTIONS, "sum_of_squares", launch::grid(blocks, 1), &arguments)?;
+        let mut sums = vec![0.0f64; blocks];
+        if blocks > 0 {
+            self.driver().copy_out(parts, bytemuck::cast_slice_mut(&mut sums))?;
+        }
+        Ok(sums.iter().sum())
+    }
+
+    fn adamw(
+        &self,
+        rule: AdamW,
+        update: Update<'_, Memory>,
+        first: &mut Memory,
+        second: &mut Memory,
+    ) -> Result<()> {
+        optimisers::adamw(self, rule, update, first, second)
+    }
+
+    fn sgd(&self, rule: Sgd, update: Update<'_, Memory>, velocity: &mut Memory) -> Result<()> {
+        optimisers::sgd(self, rule, update, velocity)
+    }
+
+    fn muon(
+        &self,
+        rule: Muon,
+        rows: usize,
+        columns: usize,
+        update: Update<'_, Memory>,
+        velocity: &mut Memory,
+    ) -> Result<()> {
+        optimisers::muon(self, rule, rows, columns, update, velocity)
+    }
+
+    fn average(
+        &self,
+        decay: f32,
+        from: &Memory,
+        average: &mut Memory,
+        stretch: Stretch,
+    ) -> Result<()> {
+        optimisers::average(self, decay, from, average, stretch)
+    }
+
+    fn sparse_gradient(&self, rows: usize, width: usize) -> SparseGradient {
+        SparseGradient { _rows: rows, _width: width }
+    }
+
+    fn sparse_accumulate(
+        &self,
+        _sparse: &mut SparseGradient,
+        _bag: usize,
+        _indices: Operand<'_, Memory>,
+        _gradient: Operand<'_, Memory>,
+    ) -> Result<()> {
+        Err(Error::NotOnDevice { op: "sparse_accumulate" })
+    }
+
+    fn sparse_sum_of_squares(&self, _sparse: &SparseGradient) -> f64 {
+        f64::NAN
+    }
+
+    fn rowwise_adagrad(
+        &self,
+        _rule: RowwiseAdagrad,
+        _sparse: &mut SparseGradient,
+        _width: usize,
+        _table: &mut Memory,
+        _state: &mut Memory,
+    ) -> Result<()> {
+        Err(Error::NotOnDevice { op: "rowwise_adagrad" })
+    }
+}
+
+fn check_range(memory: &Memory, offset: usize, bytes: usize) -> Result<()> {
+    if offset + bytes > memory.bytes() {
+        let reason = format!("{bytes} bytes at {offset} of a buffer of {}", memory.bytes());
+        return Err(Error::Malformed { reason });
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! A device and its buffers: loaded kernels, scratch, and the note that a kernel leaves
+//! where an index is outside its table.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use modgrad_graph::{Error, Result};
+
+use crate::driver::{Address, Argument, Driver, Float, Function, Module, Product, Shape};
+use crate::launch::{grid, index, over};
+use crate::source::{self, Source};
+
+/// A device that runs programs; clones share it.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    driver: Arc<dyn Driver>,
+    modules: Mutex<HashMap<&'static str, Module>>,
+    functions: Mutex<HashMap<(&'static str, String), Function>>,
+    scratch: Mutex<Vec<Option<Memory>>>,
+    flag: Memory,
+    checks: Mutex<Vec<(&'static str, usize)>>,
+}
+
+/// A buffer in the device's memory.
+pub struct Memory {
+    driver: Arc<dyn Driver>,
+    address: Address,
+    bytes: usize,
+}
+
+impl Memory {
+    fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Memory> {
+        let address = driver.allocate(bytes.max(1))?;
+        Ok(Memory { driver: driver.clone(), address, bytes })
+    }
+
+    /// Where it begins.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.driver.free(self.address);
+    }
+}
+
+/// Which of an op's temporary buffers: those of one op must differ, those of another may
+/// be the same, since all runs in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Scratch {
+    /// For [`Device`]'s own helpers, which ops call.
+    Products,
+    ProductsToo,
+    Sums,
+    /// For ops.
+    First,
+    Second,
+    Third,
+    Fourth,
+    Fifth,
+    Sixth,
+}
+
+impl Device {
+    /// A device over a driver.
+    pub fn new(driver: Arc<dyn Driver>) -> Result<Device> {
+        let flag = Memory::new(&driver, 8)?;
+        driver.set(flag.address, 0, 8)?;
+        Ok(Device {
+            inner: Arc::new(Inner {
+                driver,
+                modules: Mutex::default(),
+                functions: Mutex::default(),
+                scratch: Mutex::default(),
+                flag,
+                checks: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.inner.driver
+    }
+
+    /// A buffer of zeros.
+    pub fn zeros(&self, bytes: usize) -> Result<Memory> {
+        let memory = Memory::new(&self.inner.driver, bytes)?;
+        if bytes > 0 {
+            self.driver().set(memory.address, 0, bytes)?;
+        }
+        Ok(memory)
+    }
+
+    /// Runs a kernel of `source`; a launch of no blocks does nothing.
+    pub fn launch(
+        &self,
+        source: &Source,
+        kernel: &str,
+        shape: Shape,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if shape.grid.contains(&0) {
+            return Ok(());
+        }
+        let function = self.function(source, kernel)?;
+        self.driver().launch(function, shape, arguments)
+    }
+
+    fn function(&self, source: &Source, kernel: &str) -> Result<Function> {
+        let mut functions = lock(&self.inner.functions);
+        if let Some(function) = functions.get(&(source.name, kernel.to_owned())) {
+            return Ok(*function);
+        }
+        let mut modules = lock(&self.inner.modules);
+        let module = match modules.get(source.name) {
+            Some(module) => *module,
+            None => *modules.entry(source.name).or_insert(self.driver().load(source)?),
+        };
+        let function = self.driver().function(module, kernel)?;
+        functions.insert((source.name, kernel.to_owned()), function);
+        Ok(function)
+    }
+
+    /// A temporary buffer of at least `bytes`, with any contents.
+    pub fn scratch(&self, which: Scratch, bytes: usize) -> Result<Address> {
+        let mut scratch = lock(&self.inner.scratch);
+        let slot = which as usize;
+        if scratch.len() <= slot {
+            scratch.resize_with(slot + 1, || None);
+        }
+        let enough = scratch[slot].as_ref().is_some_and(|memory| memory.bytes >= bytes);
+        if !enough {
+            scratch[slot] = None;
+            scratch[slot] = Some(Memory::new(&self.inner.driver, bytes)?);
+        }
+        let address = scratch[slot].as_ref().map_or(0, Memory::address);
+        if self.driver().poisons() && bytes > 0 {
+            self.driver().set(address, 0xff, bytes)?;
+        }
+        Ok(address)
+    }
+
+    /// The two last arguments of a kernel that calls `checked_index`: where to leave the
+    /// note, and which op and bound it is about.
+    pub fn index_check(&self, op: &'static str, bound: usize) -> [Argument; 2] {
+        let mut checks = lock(&self.inner.checks);
+        let found = checks.iter().position(|check| *check == (op, bound));
+        let place = found.unwrap_or_else(|| {
+            checks.push((op, bound));
+            checks.len() - 1
+        });
+        [Argument::Pointer(self.inner.flag.address), Argument::Int(place as i32 + 1)]
+    }
+
+    /// Whether a kernel found an index outside its table since this was last asked.
+    pub fn check_indices(&self) -> Result<()> {
+        if lock(&self.inner.checks).is_empty() {
+            return Ok(());
+        }
+        let mut note = [0; 8];
+        self.driver().copy_out(self.inner.flag.address, &mut note)?;
+        let note = u64::from_ne_bytes(note);
+        if note == 0 {
+            return Ok(());
+        }
+        self.driver().set(self.inner.flag.address, 0, 8)?;
+        let (op, bound) = lock(&self.inner.checks)[(note >> 32) as usize - 1];
+        Err(Error::Shape {
+            op,
+            expected: format!("indices from 0 to {}", bound as i64 - 1),
+            found: format!("{}", note as u32 as i32),
+        })
+    }
+
+    /// Matrix products of any sizes; see [`Product`].
+    pub fn product(&self, product: &Product) -> Result<()> {
+        let elements = product.m * product.n * product.batch;
+        if elements == 0 {
+            return Ok(());
+        }
+        if product.k > 0 {
+            return self.driver().product(product);
+        }
+        if product.add {
+            return Ok(());
+        }
+        let size = if product.result == Float::F32 { 4 } else { 2 };
+        self.driver().set(product.c, 0, elements * size)
+    }
+
+    /// An f32 stretch rounded to bf16 in scratch.
+    pub fn narrowed(&self, which: Scratch, from: Address, count: usize) -> Result<Address> {
+        let to = self.scratch(which, count * 2)?;
+        let arguments = [Argument::Pointer(from), Argument::Pointer(to), index(count)];
+        self.launch(&source::BASICS, "narrow", over(count), &arguments)?;
+        Ok(to)
+    }
+
+    /// Sums `rows` rows of `columns` f32 into one row, or adds them to it.
+    pub fn sum_rows(&self, from: Address, to: Address, rows: usize, columns: usize) -> Result<()> {
+        let shape = grid(over(columns).grid[0] as usize, 1);
+        let arguments = [
+            Argument::Pointer(from),
+            Argument::Pointer(to),
+            index(1),
+            index(rows),
+            index(columns),
+            index(rows),
+            Argument::Float(1.0),
+        ];
+        self.launch(&source::REDUCTIONS, "sum_columns_f32", shape, &arguments)
+    }
+}
+
+/// A panic elsewhere leaves these maps whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,21 @@
+//! Programs on GPUs.
+//!
+//! [`Device`] implements `modgrad_graph`'s backend over a [`driver::Driver`], which
+//! compiles `kernels/*.hip` at run time for the card that is there and launches them.
+//! Nothing of a vendor's is linked: a machine without a GPU library runs all that does not
+//! ask for one. [`emulated`] runs the same kernels on the processor, for tests.
+//!
+//! Reading order: `driver`, `launch`, `device`, `ops/elementwise` and its kernel.
+
+mod backend;
+pub mod cache;
+pub mod device;
+pub mod driver;
+pub mod emulated;
+pub mod launch;
+mod ops;
+mod optimisers;
+pub mod source;
+mod sparse;
+
+pub use device::{Device, Memory};

@@ -1,0 +1,145 @@
+//! From ops to kernels: one file a group of the op set, one arm an op.
+
+mod contexts;
+mod elementwise;
+mod embeddings;
+mod gates;
+mod linear;
+mod memory;
+mod movement;
+mod normalisation;
+mod reductions;
+mod sequences;
+mod spatial;
+mod thought;
+
+use modgrad_graph::backend::{Operand, OperandMut};
+use modgrad_graph::reference::RunKey;
+use modgrad_graph::storage::{Precision, Storage};
+use modgrad_graph::{Error, Op, Result};
+
+use crate::device::{Device, Memory};
+
+pub(crate) type Input<'a> = Operand<'a, Memory>;
+pub(crate) type Out<'a> = OperandMut<'a, Memory>;
+
+/// An instruction as the files of this folder take it.
+pub(crate) struct Call<'c, 'a> {
+    pub device: &'c Device,
+    pub op: &'c Op,
+    #[allow(dead_code)] // Dropout's, when it comes.
+    pub key: RunKey,
+    pub precision: Precision,
+    pub x: &'c [Input<'c>],
+    pub out: &'c mut [Out<'a>],
+    /// Whether outputs are added to what is there; only some ops are asked to.
+    pub add: bool,
+}
+
+impl Call<'_, '_> {
+    /// What an op that is not written yet returns.
+    pub fn missing(&self) -> Error {
+        Error::NotOnDevice { op: self.op.name() }
+    }
+}
+
+pub(crate) fn run(
+    device: &Device,
+    op: &Op,
+    key: RunKey,
+    precision: Precision,
+    x: &[Input<'_>],
+    out: &mut [Out<'_>],
+    add: bool,
+) -> Result<()> {
+    let call = Call { device, op, key, precision, x, out, add };
+    match op {
+        Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } | Op::Reshape { .. } => {
+            Err(Error::Malformed { reason: format!("`{}` is not an instruction", op.name()) })
+        }
+        Op::Unary { .. }
+        | Op::UnaryGradient { .. }
+        | Op::Binary { .. }
+        | Op::Affine { .. }
+        | Op::ToFloat
+        | Op::Dropout { .. } => elementwise::run(call),
+        Op::Reduce { .. } | Op::MaximumGradient { .. } | Op::OneHotMax { .. } => {
+            reductions::run(call)
+        }
+        Op::Transpose { .. }
+        | Op::BroadcastTo { .. }
+        | Op::Slice { .. }
+        | Op::SliceGradient { .. }
+        | Op::Concat { .. }
+        | Op::Gather { .. }
+        | Op::GatherGradient { .. }
+        | Op::Shift { .. } => movement::run(call),
+        Op::MatMul { .. } | Op::Linear => linear::run(call),
+        Op::RmsNorm { .. } | Op::RmsNormGradient | Op::LayerNorm { .. } | Op::LayerNormGradient => {
+            normalisation::run(call)
+        }
+        Op::GatedLinearUnit { .. }
+        | Op::GatedLinearUnitGradient { .. }
+        | Op::Softmax
+        | Op::SoftmaxGradient
+        | Op::CrossEntropy
+        | Op::CrossEntropyGradient => gates::run(call),
+        Op::Embedding | Op::EmbeddingBag | Op::EmbeddingGradient { .. } => embeddings::run(call),
+        Op::ByteContext { .. } | Op::NgramHash { .. } | Op::WordHash { .. } => contexts::run(call),
+        Op::CountedRows { .. } | Op::MixRows | Op::MixRowsGradient => memory::run(call),
+        Op::CausalAttention { .. }
+        | Op::CausalAttentionGradient { .. }
+        | Op::Rope { .. }
+        | Op::CausalConvolution
+        | Op::CausalConvolutionGradient
+        | Op::LinearScan
+        | Op::LinearScanGradient => sequences::run(call),
+        Op::Synchronisation
+        | Op::SynchronisationGradient
+        | Op::Think { .. }
+        | Op::ThinkGradient { .. } => thought::run(call),
+        Op::SpatialThink { .. } | Op::SpatialThinkGradient { .. } | Op::Walk { .. } => {
+            spatial::run(call)
+        }
+    }
+}
+
+/// Refuses operands that are not stored as floats.
+pub(crate) fn floats(op: &Op, storages: &[Storage]) -> Result<()> {
+    match storages.iter().find(|s| !matches!(s, Storage::F32 | Storage::Bf16)) {
+        Some(other) => Err(Error::Malformed {
+            reason: format!("`{}`: an operand is stored as {other:?}", op.name()),
+        }),
+        None => Ok(()),
+    }
+}
+
+#[allow(dead_code)] // For gates and embeddings, when they come.
+pub(crate) fn last(shape: &[usize]) -> usize {
+    shape.last().copied().unwrap_or(1)
+}
+
+/// [outer, axis, inner] around an axis.
+pub(crate) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+}
+
+pub(crate) fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
+}
+
+/// Strides that read `from` as if it had the shape `to`: 0 where it repeats.
+pub(crate) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
+    let strides = contiguous_strides(from);
+    let added = to.len() - from.len();
+    (0..to.len())
+        .map(|axis| match axis.checked_sub(added) {
+            Some(own) if from[own] != 1 => strides[own],
+            _ => 0,
+        })
+        .collect()
+}

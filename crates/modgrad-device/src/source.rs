@@ -1,0 +1,43 @@
+//! The kernels' sources, carried in the library.
+
+/// One file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file's name, without its ending.
+    pub name: &'static str,
+    /// Its text; `HEADER` stands before it.
+    pub text: &'static str,
+}
+
+/// What every source begins with.
+pub const HEADER: &str = include_str!("../kernels/device.h");
+
+/// What stands before that where kernels run on the processor.
+pub const EMULATOR: &str = include_str!("../kernels/emulator.h");
+
+macro_rules! sources {
+    ($($constant:ident = $name:literal),* $(,)?) => {
+        $(
+            #[doc = concat!("`kernels/", $name, ".hip`.")]
+            pub const $constant: Source =
+                Source { name: $name, text: include_str!(concat!("../kernels/", $name, ".hip")) };
+        )*
+        /// Every source.
+        pub const ALL: &[Source] = &[$($constant),*];
+    };
+}
+
+sources! {
+    BASICS = "basics",
+    ELEMENTWISE = "elementwise",
+    REDUCTIONS = "reductions",
+    NORMALISATION = "normalisation",
+    OPTIMISERS = "optimisers",
+}
+
+impl Source {
+    /// The whole text, as the run-time compiler gets it.
+    pub fn whole(&self) -> String {
+        format!("{HEADER}\n#line 1 \"{}.hip\"\n{}", self.name, self.text)
+    }
+}

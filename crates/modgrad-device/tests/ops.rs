@@ -1,0 +1,177 @@
+//! The op table on the emulated device: every op, alone, with results in bf16, and
+//! differentiated, in each precision, against the f64 reference.
+
+#[path = "../../modgrad-graph/tests/common/mod.rs"]
+#[allow(dead_code)] // Each test file uses a part.
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::compare::failures_on;
+use common::program::Case;
+use common::rows::table;
+use modgrad_device::Device;
+use modgrad_device::emulated::Emulated;
+use modgrad_graph::gradient::differentiate;
+use modgrad_graph::storage::Precision;
+use modgrad_graph::{DType, Op};
+
+const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+
+/// Ops that the device does not have yet. One that it has must not stand here.
+const MISSING: &[&str] = &[
+    // elementwise
+    "affine",
+    "to_float",
+    "dropout",
+    // reductions
+    "maximum_gradient",
+    "one_hot_max",
+    // movement
+    "transpose",
+    "broadcast_to",
+    "slice",
+    "slice_gradient",
+    "concat",
+    "gather",
+    "gather_gradient",
+    "shift",
+    // normalisation
+    "layer_norm",
+    "layer_norm_gradient",
+    // gates
+    "gated_linear_unit",
+    "gated_linear_unit_gradient",
+    "softmax",
+    "softmax_gradient",
+    "cross_entropy",
+    "cross_entropy_gradient",
+    // embeddings
+    "embedding",
+    "embedding_bag",
+    "embedding_gradient",
+    // contexts
+    "byte_context",
+    "ngram_hash",
+    "word_hash",
+    // memory
+    "counted_rows",
+    "mix_rows",
+    "mix_rows_gradient",
+    // sequences
+    "causal_attention",
+    "causal_attention_gradient",
+    "rope",
+    "causal_convolution",
+    "causal_convolution_gradient",
+    "linear_scan",
+    "linear_scan_gradient",
+    // thought
+    "synchronisation",
+    "synchronisation_gradient",
+    "think",
+    "think_gradient",
+    // spatial
+    "spatial_think",
+    "spatial_think_gradient",
+    "walk",
+];
+
+fn emulated() -> Device {
+    Device::new(Arc::new(Emulated::new().unwrap())).unwrap()
+}
+
+/// The failures of a case, without those that say that a missing op is missing.
+fn failures(case: &Case, device: &Device, precision: Precision, tolerance: f64) -> Vec<String> {
+    let mut failures = failures_on(case, device, precision, tolerance);
+    failures.retain(|failure| !MISSING.iter().any(|op| says_missing(failure, op)));
+    failures
+}
+
+fn says_missing(failure: &str, op: &str) -> bool {
+    failure.contains(&format!("`{op}` is not yet on the device"))
+}
+
+fn report(failures: &[String]) {
+    let shown: Vec<&str> = failures.iter().map(String::as_str).take(40).collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), shown.join("\n"));
+}
+
+#[test]
+fn rows_agree_with_the_reference() {
+    let device = emulated();
+    let mut wrong = Vec::new();
+    let mut passed = BTreeSet::new();
+    for (precision, tolerance) in PRECISIONS {
+        for row in table() {
+            let found = failures_on(&row.case(), &device, precision, tolerance);
+            if found.is_empty() {
+                passed.insert(row.op.name());
+            }
+            let listed = MISSING.contains(&row.op.name());
+            if listed && found.iter().all(|failure| says_missing(failure, row.op.name())) {
+                continue;
+            }
+            wrong.extend(found.iter().map(|f| format!("{precision:?}, {}: {f}", row.name)));
+        }
+    }
+    for op in MISSING.iter().filter(|op| passed.contains(*op)) {
+        wrong.push(format!("`{op}` passes on a row: take it off the list MISSING"));
+    }
+    report(&wrong);
+}
+
+/// The results go on to an op that reads bf16, so that in bf16 they are rounded
+/// where their op can write bf16.
+#[test]
+fn rows_agree_when_their_results_are_stored_as_bf16() {
+    let device = emulated();
+    let mut wrong = Vec::new();
+    for row in table() {
+        let mut case = row.case();
+        for name in std::mem::take(&mut case.outputs) {
+            let value = case.program.output(&name).unwrap();
+            if case.program.spec(value).dtype == DType::F32 {
+                let op = Op::Affine { scale: -0.5, offset: 0.0 };
+                let half = case.program.apply(op, &[value]).unwrap();
+                case.set_output(&format!("half of {name}"), half);
+            }
+        }
+        if case.outputs.is_empty() {
+            continue;
+        }
+        for (precision, tolerance) in PRECISIONS {
+            let found = failures(&case, &device, precision, tolerance);
+            wrong.extend(found.iter().map(|f| format!("{precision:?}, {}: {f}", row.name)));
+        }
+    }
+    report(&wrong);
+}
+
+/// Each row with a loss and the gradients of all its operands.
+#[test]
+fn differentiated_rows_agree_with_the_reference() {
+    let device = emulated();
+    let mut wrong = Vec::new();
+    for row in table().into_iter().filter(|row| !row.differentiable.is_empty()) {
+        let mut case = row.case_with_loss();
+        let loss = case.program.output("loss").unwrap();
+        let inputs = case.program.inputs();
+        let (names, values): (Vec<String>, Vec<usize>) = inputs
+            .filter(|(_, value)| case.program.spec(*value).dtype == DType::F32)
+            .map(|(name, value)| (format!("gradient of {name}"), value))
+            .unzip();
+        let gradients = differentiate(&mut case.program, loss, &values).unwrap();
+        for (name, gradient) in names.iter().zip(gradients) {
+            if let Some(gradient) = gradient {
+                case.set_output(name, gradient);
+            }
+        }
+        for (precision, tolerance) in PRECISIONS {
+            let found = failures(&case, &device, precision, tolerance);
+            wrong.extend(found.iter().map(|f| format!("{precision:?}, {}: {f}", row.name)));
+        }
+    }
+    report(&wrong);
+}

@@ -24,6 +24,11 @@ for set in $(.venv/bin/python scripts/instruction_sets.py | grep -x -e portable 
     MODGRAD_ISA=$set cargo test --locked --quiet -p modgrad-compute -- --skip gemm
 done
 
+echo "== GPU kernels, compiled for real cards" >&2
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    .venv/bin/python scripts/compile_kernels.py --require nvidia >&2
+fi
+
 echo "== Python tests" >&2
 for set in $(.venv/bin/python scripts/instruction_sets.py); do
     echo "== programs and training on $set" >&2

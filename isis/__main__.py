@@ -148,7 +148,7 @@ def _learn(
     from modgrad.errors import UsageError
     from modgrad.machine import resolve_device, resolve_threads
 
-    resolve_device(device)
+    device = resolve_device(device)
     if val_data is not None and not val_data.is_file():
         raise UsageError(f"--val-data {val_data}: no such file")
     read = read_bytes(data)
@@ -157,6 +157,7 @@ def _learn(
         read,
         seed=seed,
         threads=resolve_threads(threads),
+        device=device,
         dream_every=dream_every or 0,
         **settings,
     )
@@ -309,7 +310,7 @@ def generate(
 def devices() -> None:
     """Say what this machine has and what will be used."""
     from modgrad import _core
-    from modgrad.machine import processor_name, resolve_precision, resolve_threads
+    from modgrad.machine import card_lines, processor_name, resolve_precision, resolve_threads
 
     threads = resolve_threads(None)
     used, found = _core.instruction_set(), _core.detected_instruction_set()
@@ -321,7 +322,10 @@ def devices() -> None:
         rate = _core.measured_peak(threads, precision) / 1e9
         click.echo(f"{precision + ' products:':<18}{rate:.0f} GFLOP/s measured")
     click.echo(f"--precision auto: {resolve_precision('auto')}")
-    click.echo("--device auto:    cpu (this version drives no GPU)")
+    click.echo("--device auto:    cpu (a GPU is used where it is asked for)")
+    for device in ("cuda", "hip"):
+        for line in card_lines(device):
+            click.echo(f"{f'--device {device}:':<18}{line}")
 
 
 @main.command()

@@ -58,6 +58,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     precision: str = "auto",
+    device: str = "cpu",
     dream_every: int = 0,
 ) -> tuple[Run, Training]:
     """Trains until the budget is used, and saves a checkpoint at `path`."""
@@ -81,6 +82,7 @@ def train(
         precision=precision,
         threads=threads,
         seed=seed,
+        device=device,
     )
     scored = spec((max(1, SCORED_BYTES // config.context), config.context), "u8")
     dream = Dream(recipe.dream_windows)  # starts anew when a run is resumed

@@ -64,6 +64,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     precision: str = "auto",
+    device: str = "cpu",
     dream_every: int = 0,
     memory_mb: int = 1000,
 ) -> tuple[Run, Training]:
@@ -99,6 +100,7 @@ def train(
         precision=precision,
         threads=threads,
         seed=seed,
+        device=device,
     )
     scored = spec((max(1, SCORED_BYTES // config.context), config.context), "u8")
     programs = {"score": trace(model.score, tokens=scored)}

@@ -132,7 +132,7 @@ def test_devices_names_what_is_used(isis: Isis) -> None:
         (["learn-ffn", "--preset", "huge", "{tmp}/m", "{train}"], 2, "is not one of small"),
         (["learn-ffn", "--threads", "0", "{tmp}/m", "{train}"], 2, "between 1 and 1024"),
         (["learn-ffn", "--precision", "f8", "{tmp}/m", "{train}"], 2, "not one of auto"),
-        (["learn-ffn", "--device", "cuda", "{tmp}/m", "{train}"], 2, "runs on the CPU only"),
+        (["learn-ffn", "--device", "gpu", "{tmp}/m", "{train}"], 2, "is not one of auto, cpu"),
         (["learn-ffn", "--val-data", "{tmp}/no", "{tmp}/m", "{train}"], 2, "no such file"),
         (["learn-ffn", "--budget", "0", "{tmp}/m", "{train}"], 2, "--budget"),
         (["learn-ffn", "{tmp}/m"], 2, "Missing argument"),
@@ -155,6 +155,28 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.lower().startswith("error")]
     assert len(errors) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "library", "package"),
+    [("cuda", "libcuda.so.1", "nvidia-driver"), ("hip", "libamdhip64.so", "hip-runtime-amd")],
+)
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(
+    isis: Isis, corpus: Corpus, tmp_path: Path, device: str, library: str, package: str
+) -> None:
+    done = isis("devices")
+    assert f"--device {device}:" in done.stdout
+    if " MiB (" in done.stdout:
+        pytest.skip("there is a card")
+    done = isis("learn-ffn", "--device", device, tmp_path / "m", corpus[0])
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"error: --device {device}: ")
+    if library in done.stderr:
+        assert f"{library} is not here" in done.stderr and package in done.stderr
+    else:
+        # The library is here, as on a machine that compiles for cards.
+        assert f"there is no {'NVIDIA' if device == 'cuda' else 'AMD'} card" in done.stderr
 
 
 def test_an_instruction_set_that_is_not_there_is_refused(corpus: Corpus) -> None:

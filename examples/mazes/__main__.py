@@ -174,7 +174,7 @@ def main(
     from modgrad.machine import resolve_device, resolve_threads
     from modgrad.mazes import evaluate
 
-    resolve_device(device)
+    device = resolve_device(device)
     if brain and model not in (None, "brain"):
         raise UsageError(f"--brain and --model {model} are two models; name one")
     if model is None:
@@ -204,6 +204,7 @@ def main(
         seed=seed,
         threads=resolve_threads(threads),
         precision=precision,
+        device=device,
     )
     if run.interrupted:
         sys.exit(130)

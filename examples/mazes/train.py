@@ -64,6 +64,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     precision: str = "auto",
+    device: str = "cpu",
 ) -> tuple[Run, Training]:
     """Trains until the budget is used, and saves a checkpoint at `path`.
 
@@ -88,6 +89,7 @@ def train(
         precision=precision,
         threads=threads,
         seed=seed,
+        device=device,
     )
 
     programs = {"score": trace(model.score, pixels=spec((SCORED_MAZES, 3, size, size)))}

@@ -67,6 +67,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     precision: str = "auto",
+    device: str = "cpu",
 ) -> tuple[Run, Training]:
     """Trains until the budget is used, and saves a checkpoint at `path`.
 
@@ -91,6 +92,7 @@ def train(
         precision=precision,
         threads=threads,
         seed=seed,
+        device=device,
     )
     run.begin(training, scores(model, mazes.size))
     while run.continues():

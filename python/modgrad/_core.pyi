@@ -1,8 +1,8 @@
 """The compiled core. See crates/modgrad-py for what each of these does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 
@@ -41,9 +41,21 @@ class Program:
         seed: int = ...,
     ) -> list[tuple[str, int, float]]: ...
 
+class Card(TypedDict):
+    name: str
+    architecture: str
+    versions: list[tuple[str, str]]
+    total_bytes: int
+    free_bytes: int
+
 class Session:
     def __init__(
-        self, program: Program, outputs: list[str], precision: str, threads: int
+        self,
+        program: Program,
+        outputs: list[str],
+        precision: str,
+        threads: int,
+        device: str = "cpu",
     ) -> None: ...
     def set_parameters(self, parameters: dict[str, NDArray[Any]]) -> None: ...
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
@@ -61,6 +73,7 @@ class Training:
         clip_norm: float | None,
         seed: int,
         watch: list[str],
+        device: str = "cpu",
     ) -> None: ...
     def backward(self, inputs: dict[str, NDArray[Any]]) -> float: ...
     def update(self, factor: float) -> float | None: ...
@@ -94,6 +107,11 @@ def instruction_set() -> str: ...
 def detected_instruction_set() -> str: ...
 def measured_peak(threads: int, precision: str) -> float: ...
 def peak_rss_mb() -> float: ...
+def set_library_folders(folders: Sequence[str | PathLike[str]]) -> None: ...
+def cards(device: str) -> list[Card]: ...
+def open_device(device: str) -> Card: ...
+def device_peak(device: str, precision: str) -> float: ...
+def peak_vram_mb() -> float: ...
 def save_checkpoint(
     path: str | PathLike[str],
     programs: dict[str, Program],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 from modgrad import _core
-from modgrad.errors import UsageError
+from modgrad.errors import MachineError, UsageError
 
 DEVICES = ("auto", "cpu", "cuda", "hip")
+# Runs the kernels of GPUs on the processor, thousands of times slower: a checking tool.
+EMULATED = "emulated"
 PRECISIONS = ("auto", "f32", "bf16")
 
 # Below these, bf16 products are emulated and slower than f32 ones.
@@ -24,24 +27,59 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
-def resolve_precision(precision: str) -> str:
-    """ "f32" or "bf16"; "auto" is bf16 where the processor multiplies it."""
+def resolve_precision(precision: str, device: str = "cpu") -> str:
+    """ "f32" or "bf16"; "auto" is bf16 where the processor or card multiplies it."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
+    if device != "cpu":
+        return "f32" if device == EMULATED else "bf16"
     return "bf16" if _core.instruction_set() in _BF16_SETS else "f32"
 
 
 def resolve_device(device: str) -> str:
-    """ "cpu"; asking for a device that this build cannot drive is refused."""
-    if device not in DEVICES:
+    """The device to use, opened; one that is not there, or whose libraries are not, is
+    refused in one line that names what is missing.
+
+    "auto" is the CPU: a GPU is used where it is asked for (docs/gpu.md says why).
+    """
+    if device not in (*DEVICES, EMULATED):
         raise UsageError(f"--device {device} is not one of {', '.join(DEVICES)}")
-    if device in ("cuda", "hip"):
-        raise UsageError(
-            f"--device {device}: this version of modgrad runs on the CPU only; use --device cpu"
-        )
-    return "cpu"
+    if device in ("auto", "cpu"):
+        return "cpu"
+    find_libraries()
+    try:
+        _core.open_device(device)
+    except MachineError as error:
+        raise UsageError(str(error)) from None
+    return device
+
+
+def find_libraries() -> None:
+    """Tells the core where NVIDIA's packages for Python have their libraries."""
+    found = importlib.util.find_spec("nvidia")
+    folders = found.submodule_search_locations if found is not None else None
+    _core.set_library_folders([Path(folder) for folder in folders or []])
+
+
+def card_lines(device: str) -> list[str]:
+    """What there is to say of "cuda" or "hip": a line for each card, or what is missing."""
+    find_libraries()
+    try:
+        cards = _core.cards(device)
+        if not cards:
+            return ["no card"]
+        lines = [
+            f"{card['name']}, {card['architecture']}, {card['total_bytes'] >> 20} MiB "
+            f"({card['free_bytes'] >> 20} free)"
+            for card in cards
+        ]
+        opened = _core.open_device(device)
+        versions = ", ".join(f"{name} {version}" for name, version in opened["versions"])
+        return [*lines, versions]
+    except MachineError as error:
+        return [str(error).removeprefix(f"--device {device}: ")]
 
 
 def processor_name() -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from modgrad import _core
 from modgrad.errors import UsageError
-from modgrad.machine import resolve_precision, resolve_threads
+from modgrad.machine import resolve_device, resolve_precision, resolve_threads
 from modgrad.optim import Optimizer
 from modgrad.program import Array, Spec, Tensor, trace
 
@@ -37,9 +37,11 @@ class Training:
         precision: str = "auto",
         threads: int | None = None,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
+        self.device = resolve_device(device)
         self.program = trace(function, **inputs)
-        self.precision = resolve_precision(precision)
+        self.precision = resolve_precision(precision, self.device)
         self.threads = resolve_threads(threads)
         outputs = set(self.program.core.outputs)
         loss = "output" if outputs == {"output"} else "loss"
@@ -52,6 +54,7 @@ class Training:
             clip_norm,
             seed,
             sorted(outputs - {loss}),
+            self.device,
         )
         self.core.set_parameters(self.program.weights())
         self.averaging = False

@@ -2,13 +2,17 @@
 //! where an index is outside its table.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use modgrad_graph::{Error, Result};
 
 use crate::driver::{Address, Argument, Driver, Float, Function, Module, Product, Shape};
+use crate::emulated::Emulated;
 use crate::launch::{grid, index, over};
 use crate::source::{self, Source};
+use crate::{cuda, hip};
 
 /// A device that runs programs; clones share it.
 #[derive(Clone)]
@@ -25,6 +29,16 @@ struct Inner {
     checks: Mutex<Vec<(&'static str, usize)>>,
 }
 
+/// Bytes of all buffers of this process, now and at most.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST_HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// The most bytes that buffers on devices took at once in this process. What the vendor's
+/// libraries take for themselves is not in it.
+pub fn peak_bytes() -> usize {
+    MOST_HELD.load(Ordering::Relaxed)
+}
+
 /// A buffer in the device's memory.
 pub struct Memory {
     driver: Arc<dyn Driver>,
@@ -35,6 +49,8 @@ pub struct Memory {
 impl Memory {
     fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Memory> {
         let address = driver.allocate(bytes.max(1))?;
+        let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        MOST_HELD.fetch_max(held, Ordering::Relaxed);
         Ok(Memory { driver: driver.clone(), address, bytes })
     }
 
@@ -51,6 +67,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        HELD.fetch_sub(self.bytes, Ordering::Relaxed);
         self.driver.free(self.address);
     }
 }
@@ -74,6 +91,21 @@ pub enum Scratch {
 }
 
 impl Device {
+    /// The device that `--device` names: "cuda", "hip" or "emulated". `folders` are where
+    /// else to look for libraries.
+    pub fn open(name: &str, folders: &[PathBuf]) -> Result<Device> {
+        let driver: Arc<dyn Driver> = match name {
+            "cuda" => Arc::new(cuda::open(folders)?),
+            "hip" => Arc::new(hip::open(folders)?),
+            "emulated" => Arc::new(Emulated::new()?),
+            _ => {
+                let message = format!("--device {name}: there is no such device");
+                return Err(Error::Device { message });
+            }
+        };
+        Device::new(driver)
+    }
+
     /// A device over a driver.
     pub fn new(driver: Arc<dyn Driver>) -> Result<Device> {
         let flag = Memory::new(&driver, 8)?;
@@ -115,6 +147,7 @@ impl Device {
         if shape.grid.contains(&0) {
             return Ok(());
         }
+        check_shape(kernel, shape)?;
         let function = self.function(source, kernel)?;
         self.driver().launch(function, shape, arguments)
     }
@@ -223,6 +256,24 @@ impl Device {
         ];
         self.launch(&source::REDUCTIONS, "sum_columns_f32", shape, &arguments)
     }
+}
+
+/// What no card takes is refused here, where the kernel's name is known.
+fn check_shape(kernel: &str, shape: Shape) -> Result<()> {
+    const MOST_BLOCKS: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+    const MOST_THREADS: u32 = 1024;
+    const MOST_SHARED: u32 = 48 << 10;
+    let threads = shape.block.iter().product::<u32>();
+    let blocks = shape.grid.iter().zip(MOST_BLOCKS).all(|(blocks, most)| *blocks <= most);
+    if !blocks || threads == 0 || threads > MOST_THREADS || shape.shared > MOST_SHARED {
+        let message = format!(
+            "kernel `{kernel}`: {:?} blocks of {:?} threads with {} bytes of shared memory are \
+             more than a card takes ({MOST_BLOCKS:?} of {MOST_THREADS} with {MOST_SHARED})",
+            shape.grid, shape.block, shape.shared
+        );
+        return Err(Error::Device { message });
+    }
+    Ok(())
 }
 
 /// A panic elsewhere leaves these maps whole.

@@ -35,17 +35,46 @@ pub enum Argument {
     Struct(Vec<u8>),
 }
 
-impl Argument {
-    /// Its bytes, as they are handed over.
-    pub fn bytes(&self) -> Vec<u8> {
-        match self {
-            Argument::Pointer(address) => address.to_ne_bytes().to_vec(),
-            Argument::Int(value) => value.to_ne_bytes().to_vec(),
-            Argument::Index(value) => value.to_ne_bytes().to_vec(),
-            Argument::Float(value) => value.to_ne_bytes().to_vec(),
-            Argument::Word(value) => value.to_ne_bytes().to_vec(),
-            Argument::Struct(bytes) => bytes.clone(),
+/// Arguments laid out as launches want them: each at an address of its own.
+pub struct Packed {
+    words: Vec<u64>,
+    /// Where each begins, and how many bytes it has.
+    places: Vec<(usize, usize)>,
+}
+
+impl Packed {
+    /// Copies the arguments' bytes.
+    pub fn new(arguments: &[Argument]) -> Packed {
+        let mut packed = Packed { words: Vec::new(), places: Vec::with_capacity(arguments.len()) };
+        for argument in arguments {
+            match argument {
+                Argument::Pointer(address) => packed.push(&address.to_ne_bytes()),
+                Argument::Int(value) => packed.push(&value.to_ne_bytes()),
+                Argument::Index(value) => packed.push(&value.to_ne_bytes()),
+                Argument::Float(value) => packed.push(&value.to_ne_bytes()),
+                Argument::Word(value) => packed.push(&value.to_ne_bytes()),
+                Argument::Struct(bytes) => packed.push(bytes),
+            }
         }
+        packed
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let start = self.words.len();
+        self.words.resize(start + bytes.len().div_ceil(8), 0);
+        let room: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words[start..]);
+        room[..bytes.len()].copy_from_slice(bytes);
+        self.places.push((start, bytes.len()));
+    }
+
+    /// Where each argument is.
+    pub fn pointers(&self) -> Vec<*const u8> {
+        self.places.iter().map(|(start, _)| self.words[*start..].as_ptr().cast()).collect()
+    }
+
+    /// How many bytes each has.
+    pub fn sizes(&self) -> Vec<u32> {
+        self.places.iter().map(|(_, bytes)| *bytes as u32).collect()
     }
 }
 

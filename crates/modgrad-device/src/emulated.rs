@@ -18,7 +18,7 @@ use modgrad_graph::{Error, Result};
 
 use crate::cache::Entry;
 use crate::driver::{
-    Address, Argument, Description, Driver, Float, Function, Module, Product, Shape,
+    Address, Argument, Description, Driver, Float, Function, Module, Packed, Product, Shape,
 };
 use crate::source::{EMULATOR, Source};
 
@@ -242,19 +242,8 @@ impl Driver for Emulated {
         // A fixed pseudo-random half of the launches runs backwards.
         state.launches += 1;
         let reversed = state.launches.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63;
-        let bytes: Vec<Vec<u8>> = arguments.iter().map(Argument::bytes).collect();
-        // Kernels read arguments at their own alignment: give each a word-aligned copy.
-        let aligned: Vec<Vec<u64>> = bytes
-            .iter()
-            .map(|bytes| {
-                let mut words = vec![0u64; bytes.len().div_ceil(8)];
-                bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-                words
-            })
-            .collect();
-        let values: Vec<*const u8> =
-            aligned.iter().map(|words| words.as_ptr().cast::<u8>()).collect();
-        let sizes: Vec<u32> = bytes.iter().map(|bytes| bytes.len() as u32).collect();
+        let packed = Packed::new(arguments);
+        let (values, sizes) = (packed.pointers(), packed.sizes());
         let kinds: Vec<u8> = arguments.iter().map(kind).collect();
         let mut shared = vec![0u64; (shape.shared as usize).div_ceil(8)];
         let mut message = [0 as c_char; MESSAGE_BYTES];

@@ -9,13 +9,20 @@
 
 mod backend;
 pub mod cache;
+mod compiler;
+pub mod cuda;
 pub mod device;
 pub mod driver;
 pub mod emulated;
+pub mod hip;
 pub mod launch;
+mod library;
 mod ops;
 mod optimisers;
+pub mod peak;
+mod products;
 pub mod source;
 mod sparse;
+pub mod vendor;
 
-pub use device::{Device, Memory};
+pub use device::{Device, Memory, peak_bytes};

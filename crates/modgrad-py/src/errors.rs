@@ -46,6 +46,10 @@ pub(crate) fn graph(error: modgrad_graph::Error) -> PyErr {
     match error {
         modgrad_graph::Error::Shape { .. } => ShapeError::new_err(message),
         modgrad_graph::Error::NonFinite { .. } => NonFiniteError::new_err(message),
+        modgrad_graph::Error::Device { .. } => MachineError::new_err(message),
+        modgrad_graph::Error::NotOnDevice { .. } => {
+            MachineError::new_err(format!("{message}; hint: use --device cpu"))
+        }
         _ => ProgramError::new_err(message),
     }
 }

@@ -6,6 +6,7 @@
 
 mod arrays;
 mod checkpoint;
+mod device;
 mod errors;
 mod evaluation;
 mod machine;
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     modgrad_compute::Isa::from_environment().map_err(errors::MachineError::new_err)?;
     errors::register(module)?;
     machine::register(module)?;
+    device::register(module)?;
     program::register(module)?;
     session::register(module)?;
     training::register(module)?;

@@ -1,11 +1,13 @@
 //! Training a program.
 
+use modgrad_device::Device;
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::training::{Settings, Training};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays;
+use crate::device;
 use crate::errors::{ProgramError, graph};
 use crate::program::PyProgram;
 use crate::session::read_precision;
@@ -13,14 +15,30 @@ use crate::session::read_precision;
 /// A training run: parameters, their gradients, optimisers and averages.
 #[pyclass(name = "Training", module = "modgrad._core")]
 pub(crate) struct PyTraining {
-    training: Training<Cpu>,
+    training: AnyTraining,
+}
+
+/// One on each kind of device.
+enum AnyTraining {
+    Cpu(Box<Training<Cpu>>),
+    Device(Box<Training<Device>>),
+}
+
+/// `$body` with `$training` as the training that there is.
+macro_rules! on {
+    ($any:expr, $training:ident => $body:expr) => {
+        match $any {
+            AnyTraining::Cpu($training) => $body,
+            AnyTraining::Device($training) => $body,
+        }
+    };
 }
 
 #[pymethods]
 impl PyTraining {
     /// `groups` is JSON: [{"rule": {"rule": "adam_w", …}, "parameters": […]}, …].
     #[new]
-    #[pyo3(signature = (program, loss, groups, precision, threads, clip_norm, seed, watch))]
+    #[pyo3(signature = (program, loss, groups, precision, threads, clip_norm, seed, watch, device="cpu"))]
     fn new(
         py: Python<'_>,
         program: &PyProgram,
@@ -31,6 +49,7 @@ impl PyTraining {
         clip_norm: Option<f32>,
         seed: u64,
         watch: Vec<String>,
+        device: &str,
     ) -> PyResult<Self> {
         let groups = serde_json::from_str(groups).map_err(|error| {
             ProgramError::new_err(format!("an optimiser is not right: {error}"))
@@ -39,8 +58,18 @@ impl PyTraining {
         let settings =
             Settings { loss: loss.to_owned(), watch, groups, precision, clip_norm, seed };
         let program = &program.program;
-        let training =
-            py.detach(|| Training::new(Cpu::new(threads), program, settings)).map_err(graph)?;
+        let training = py.detach(|| {
+            Ok(match device::open(device)? {
+                None => {
+                    let training = Training::new(Cpu::new(threads), program, settings)?;
+                    AnyTraining::Cpu(Box::new(training))
+                }
+                Some(device) => {
+                    AnyTraining::Device(Box::new(Training::new(device, program, settings)?))
+                }
+            })
+        });
+        let training = training.map_err(graph)?;
         Ok(PyTraining { training })
     }
 
@@ -48,26 +77,29 @@ impl PyTraining {
     fn backward(&mut self, py: Python<'_>, inputs: &Bound<'_, PyDict>) -> PyResult<f32> {
         let inputs = arrays::tensors(inputs)?;
         let training = &mut self.training;
-        py.detach(|| training.backward(&arrays::views(&inputs))).map_err(graph)
+        py.detach(|| on!(training, training => training.backward(&arrays::views(&inputs))))
+            .map_err(graph)
     }
 
     /// Updates all parameters; returns the gradient's norm where it is clipped.
     fn update(&mut self, py: Python<'_>, factor: f32) -> PyResult<Option<f64>> {
         let training = &mut self.training;
-        py.detach(|| training.update(factor)).map_err(graph)
+        py.detach(|| on!(training, training => training.update(factor))).map_err(graph)
     }
 
     /// Moves the running average of dense parameters towards their values.
     fn average(&mut self, py: Python<'_>, decay: f32) -> PyResult<()> {
         let training = &mut self.training;
-        py.detach(|| training.average(decay)).map_err(graph)
+        py.detach(|| on!(training, training => training.average(decay))).map_err(graph)
     }
 
     /// Sets parameters and buffers by name.
     fn set_parameters(&mut self, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
         for (name, tensor) in arrays::tensors(parameters)? {
-            let executor = self.training.executor_mut();
-            executor.set_parameter(&name, (&tensor).into()).map_err(graph)?;
+            on!(&mut self.training, training => {
+                training.executor_mut().set_parameter(&name, (&tensor).into())
+            })
+            .map_err(graph)?;
         }
         Ok(())
     }
@@ -75,12 +107,13 @@ impl PyTraining {
     /// Parameters and buffers by name; dense ones averaged, if asked for.
     fn parameters<'py>(&self, py: Python<'py>, averaged: bool) -> PyResult<Bound<'py, PyDict>> {
         let results = PyDict::new(py);
-        for name in self.training.executor().plan().parameters.keys() {
-            let tensor = if averaged {
-                self.training.averaged_parameter(name)
+        let plan = on!(&self.training, training => training.executor().plan());
+        for name in plan.parameters.keys() {
+            let tensor = on!(&self.training, training => if averaged {
+                training.averaged_parameter(name)
             } else {
-                self.training.executor().parameter(name)
-            };
+                training.executor().parameter(name)
+            });
             results.set_item(name, arrays::array(py, tensor.map_err(graph)?)?)?;
         }
         Ok(results)
@@ -89,7 +122,7 @@ impl PyTraining {
     /// What an exact resume needs beside the parameters, by name.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let results = PyDict::new(py);
-        for (name, tensor) in self.training.state().map_err(graph)? {
+        for (name, tensor) in on!(&self.training, training => training.state()).map_err(graph)? {
             results.set_item(name, arrays::array(py, tensor)?)?;
         }
         Ok(results)
@@ -98,24 +131,27 @@ impl PyTraining {
     /// Restores what `state` gave.
     fn set_state(&mut self, state: &Bound<'_, PyDict>) -> PyResult<()> {
         for (name, tensor) in arrays::tensors(state)? {
-            self.training.set_state(&name, &tensor).map_err(graph)?;
+            on!(&mut self.training, training => training.set_state(&name, &tensor))
+                .map_err(graph)?;
         }
         Ok(())
     }
 
     /// An output of the last backward pass.
     fn output<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        arrays::array(py, self.training.executor().output(name).map_err(graph)?)
+        let output = on!(&self.training, training => training.executor().output(name));
+        arrays::array(py, output.map_err(graph)?)
     }
 
     /// Begins to measure where the time of backward passes goes, from zero.
     fn start_profile(&mut self) {
-        self.training.executor_mut().start_profile();
+        on!(&mut self.training, training => training.executor_mut().start_profile());
     }
 
     /// (instruction, calls, seconds) since `start_profile`, the longest first.
     fn profile(&self) -> Vec<(String, u64, f64)> {
-        let profile = self.training.executor().profile().into_iter().flatten();
+        let profile =
+            on!(&self.training, training => training.executor().profile()).into_iter().flatten();
         let mut rows: Vec<_> = profile
             .map(|(label, (calls, time))| (label.clone(), *calls, time.as_secs_f64()))
             .collect();
@@ -126,24 +162,24 @@ impl PyTraining {
     /// Updates done so far.
     #[getter]
     fn step(&self) -> u64 {
-        self.training.step()
+        on!(&self.training, training => training.step())
     }
 
     #[setter]
     fn set_step(&mut self, step: u64) {
-        self.training.set_step(step);
+        on!(&mut self.training, training => training.set_step(step));
     }
 
     /// Floating-point operations of the matrix products of one backward pass.
     #[getter]
     fn flops(&self) -> u64 {
-        self.training.executor().plan().product_flops
+        on!(&self.training, training => training.executor().plan().product_flops)
     }
 
     /// Bytes of scratch, parameters and gradients.
     #[getter]
     fn bytes(&self) -> usize {
-        self.training.executor().bytes()
+        on!(&self.training, training => training.executor().bytes())
     }
 }
 

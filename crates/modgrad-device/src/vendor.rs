@@ -1,0 +1,401 @@
+//! A card through its vendor's libraries. CUDA's driver functions and HIP's are the same but
+//! for their names and how a card is made current; `cuda` and `hip` hold what differs.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::PathBuf;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use modgrad_graph::{Error, Result};
+
+use crate::compiler::Compiler;
+use crate::driver::{
+    Address, Argument, Description, Driver, Function, Module, Packed, Product, Shape,
+};
+use crate::library::{Library, failed, functions};
+use crate::products::Products;
+use crate::source::{self, Source};
+use crate::{cuda, hip};
+
+functions! {
+    /// Addresses are numbers; contexts, streams, modules and functions are pointers.
+    struct Functions {
+        driver_version: fn(*mut i32) = "cuDriverGetVersion" | "hipDriverGetVersion",
+        count: fn(*mut i32) = "cuDeviceGetCount" | "hipGetDeviceCount",
+        device_name: fn(*mut c_char, i32, i32) = "cuDeviceGetName" | "hipDeviceGetName",
+        total_memory: fn(*mut usize, i32) = "cuDeviceTotalMem_v2" | "hipDeviceTotalMem",
+        memory: fn(*mut usize, *mut usize) = "cuMemGetInfo_v2" | "hipMemGetInfo",
+        allocate: fn(*mut Address, usize) = "cuMemAlloc_v2" | "hipMalloc",
+        free: fn(Address) = "cuMemFree_v2" | "hipFree",
+        copy_in: fn(Address, *const c_void, usize, *mut c_void)
+            = "cuMemcpyHtoDAsync_v2" | "hipMemcpyHtoDAsync",
+        copy_out: fn(*mut c_void, Address, usize, *mut c_void)
+            = "cuMemcpyDtoHAsync_v2" | "hipMemcpyDtoHAsync",
+        copy: fn(Address, Address, usize, *mut c_void)
+            = "cuMemcpyDtoDAsync_v2" | "hipMemcpyDtoDAsync",
+        set: fn(Address, u8, usize, *mut c_void) = "cuMemsetD8Async" | "hipMemsetD8Async",
+        new_stream: fn(*mut *mut c_void, u32) = "cuStreamCreate" | "hipStreamCreateWithFlags",
+        query: fn(*mut c_void) = "cuStreamQuery" | "hipStreamQuery",
+        load: fn(*mut *mut c_void, *const c_void) = "cuModuleLoadData" | "hipModuleLoadData",
+        function: fn(*mut *mut c_void, *mut c_void, *const c_char)
+            = "cuModuleGetFunction" | "hipModuleGetFunction",
+        launch: fn(
+            *mut c_void,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            *mut c_void,
+            *const *const c_void,
+            *const *const c_void,
+        ) = "cuLaunchKernel" | "hipModuleLaunchKernel",
+    }
+}
+
+/// `CUDA_ERROR_OUT_OF_MEMORY` and `hipErrorOutOfMemory`.
+const OUT_OF_MEMORY: i32 = 2;
+/// `CUDA_ERROR_NOT_READY` and `hipErrorNotReady`.
+const NOT_READY: i32 = 600;
+/// `CU_STREAM_NON_BLOCKING` and `hipStreamNonBlocking`.
+const NON_BLOCKING: u32 = 1;
+
+/// How a card is made a thread's own.
+pub(crate) enum Current {
+    Context { set: unsafe extern "C" fn(*mut c_void) -> i32, context: *mut c_void },
+    Ordinal { set: unsafe extern "C" fn(i32) -> i32, ordinal: i32 },
+}
+
+/// The words of an error's number.
+pub(crate) enum Words {
+    Written(unsafe extern "C" fn(i32, *mut *const c_char) -> i32),
+    Returned(unsafe extern "C" fn(i32) -> *const c_char),
+}
+
+/// What `cuda` and `hip` find out about a card.
+pub(crate) struct Card {
+    pub(crate) functions: Functions,
+    pub(crate) words: Words,
+    pub(crate) current: Current,
+    pub(crate) flag: &'static str,
+    pub(crate) ordinal: i32,
+    pub(crate) architecture: String,
+    pub(crate) driver_version: String,
+}
+
+/// An NVIDIA or AMD card, ready to run kernels.
+pub struct Vendor {
+    card: Card,
+    stream: *mut c_void,
+    compiler: Compiler,
+    products: Mutex<Products>,
+    patience: Duration,
+    /// Whether each launch is waited for, so that a fault names its kernel.
+    careful: bool,
+    /// Once a kernel has hung nothing is asked of the card any more.
+    hung: AtomicBool,
+}
+
+// SAFETY: the libraries' functions may be called by any thread that has made the card its
+// own, which each call here does first; the handle of products has a lock.
+unsafe impl Send for Vendor {}
+// SAFETY: as above.
+unsafe impl Sync for Vendor {}
+
+impl Card {
+    pub(crate) fn check(&self, what: &str, status: i32) -> Result<()> {
+        if status == 0 {
+            return Ok(());
+        }
+        Err(failed(format!("--device {}: {what} failed: {}", self.flag, self.say(status))))
+    }
+
+    fn say(&self, status: i32) -> String {
+        let words = match self.words {
+            Words::Written(write) => {
+                let mut words = std::ptr::null();
+                // SAFETY: it writes one pointer, or leaves it.
+                unsafe { write(status, &mut words) };
+                words
+            }
+            // SAFETY: it takes any number.
+            Words::Returned(get) => unsafe { get(status) },
+        };
+        if words.is_null() {
+            return format!("error {status}");
+        }
+        // SAFETY: the library's own constant string.
+        let words = unsafe { CStr::from_ptr(words) }.to_string_lossy();
+        format!("{words} (error {status})")
+    }
+
+    fn enter(&self) -> Result<()> {
+        let status = match self.current {
+            // SAFETY: the context is one that was retained.
+            Current::Context { set, context } => unsafe { set(context) },
+            // SAFETY: the ordinal is one that was counted.
+            Current::Ordinal { set, ordinal } => unsafe { set(ordinal) },
+        };
+        self.check("making the card current", status)
+    }
+
+    fn name(&self) -> String {
+        let mut name = [0 as c_char; 256];
+        // SAFETY: it writes at most 256 bytes, a 0 among them.
+        unsafe { (self.functions.device_name)(name.as_mut_ptr(), 256, self.ordinal) };
+        // SAFETY: the array ends with 0 whatever was written before.
+        unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned()
+    }
+
+    /// (free, total) bytes.
+    fn memory(&self) -> (u64, u64) {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: it writes two sizes.
+        unsafe { (self.functions.memory)(&mut free, &mut total) };
+        (free as u64, total as u64)
+    }
+
+    pub(crate) fn describe(&self) -> Result<Description> {
+        self.enter()?;
+        let (free, total) = self.memory();
+        Ok(Description {
+            name: self.name(),
+            architecture: self.architecture.clone(),
+            versions: vec![("driver".to_owned(), self.driver_version.clone())],
+            memory: (total, free),
+        })
+    }
+}
+
+impl Vendor {
+    pub(crate) fn new(
+        card: Card,
+        compiler: &Library,
+        products: impl FnOnce(*mut c_void) -> Result<Products>,
+    ) -> Result<Vendor> {
+        card.enter()?;
+        let compiler = Compiler::new(compiler, card.flag == "cuda", &card.architecture)?;
+        let mut stream = null_mut();
+        // SAFETY: it writes one stream.
+        let status = unsafe { (card.functions.new_stream)(&mut stream, NON_BLOCKING) };
+        card.check("making a stream", status)?;
+        let products = Mutex::new(products(stream)?);
+        let patience = match env::var("MODGRAD_WATCHDOG") {
+            Ok(text) => text.parse().map_err(|_| {
+                failed(format!("MODGRAD_WATCHDOG={text} is not a number of seconds"))
+            })?,
+            Err(_) => 60.0,
+        };
+        Ok(Vendor {
+            card,
+            stream,
+            compiler,
+            products,
+            patience: Duration::from_secs_f64(f64::clamp(patience, 0.1, 1e6)),
+            careful: env::var_os("MODGRAD_CHECK_LAUNCHES").is_some(),
+            hung: AtomicBool::new(false),
+        })
+    }
+
+    fn enter(&self) -> Result<()> {
+        if self.hung.load(Ordering::Relaxed) {
+            return Err(failed(format!(
+                "--device {}: the card no longer answers; hint: start again",
+                self.card.flag
+            )));
+        }
+        self.card.enter()
+    }
+
+    /// Waits for the stream, but not for ever.
+    fn wait(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            // SAFETY: the stream lives as long as this.
+            match unsafe { (self.card.functions.query)(self.stream) } {
+                NOT_READY => {}
+                status => return self.card.check("a kernel", status),
+            }
+            let waited = start.elapsed();
+            if waited > self.patience {
+                self.hung.store(true, Ordering::Relaxed);
+                return Err(failed(format!(
+                    "--device {}: a kernel has not ended after {:.0} s, given up; hint: if the \
+                     card is only slow, set MODGRAD_WATCHDOG to more seconds",
+                    self.card.flag,
+                    self.patience.as_secs_f64()
+                )));
+            }
+            // Most waits are short: sleeping costs more than they do.
+            if waited > Duration::from_millis(20) {
+                thread::sleep(Duration::from_micros(100));
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+impl Driver for Vendor {
+    fn describe(&self) -> Result<Description> {
+        let mut description = self.card.describe()?;
+        let version = format!("{}.{}", self.compiler.version.0, self.compiler.version.1);
+        description.versions.push((self.compiler.name.to_owned(), version));
+        let products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = if self.card.flag == "cuda" { "cuBLAS" } else { "hipBLAS" };
+        description.versions.push((name.to_owned(), products.version.clone()));
+        Ok(description)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        self.enter()?;
+        let mut address = 0;
+        // SAFETY: it writes one address.
+        let status = unsafe { (self.card.functions.allocate)(&mut address, bytes) };
+        if status == OUT_OF_MEMORY {
+            let (free, total) = self.card.memory();
+            let mib = |bytes: u64| bytes >> 20;
+            return Err(failed(format!(
+                "--device {}: out of memory: {} MiB were asked for, {} of {} MiB are free; \
+                 hint: a smaller --batch-size or model, or --precision bf16",
+                self.card.flag,
+                mib(bytes as u64),
+                mib(free),
+                mib(total)
+            )));
+        }
+        self.card.check("allocating memory", status)?;
+        Ok(address)
+    }
+
+    fn free(&self, address: Address) {
+        if self.enter().is_ok() {
+            // SAFETY: `Memory` gives back what it has, once.
+            unsafe { (self.card.functions.free)(address) };
+        }
+    }
+
+    fn copy_in(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.enter()?;
+        let functions = &self.card.functions;
+        // Pageable host memory is staged before the call returns.
+        // SAFETY: `Device` checks the range against the buffer.
+        let status =
+            unsafe { (functions.copy_in)(to, bytes.as_ptr().cast(), bytes.len(), self.stream) };
+        self.card.check("copying to the card", status)
+    }
+
+    fn copy_out(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.enter()?;
+        // Waiting first leaves the copy itself nothing to hang on.
+        self.wait()?;
+        let functions = &self.card.functions;
+        let to = bytes.as_mut_ptr().cast();
+        // SAFETY: `Device` checks the range against the buffer.
+        let status = unsafe { (functions.copy_out)(to, from, bytes.len(), self.stream) };
+        self.card.check("copying from the card", status)?;
+        self.wait()
+    }
+
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's ranges lie within buffers and don't overlap.
+        let status = unsafe { (self.card.functions.copy)(to, from, bytes, self.stream) };
+        self.card.check("copying on the card", status)
+    }
+
+    fn set(&self, address: Address, byte: u8, bytes: usize) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the caller's range lies within a buffer.
+        let status = unsafe { (self.card.functions.set)(address, byte, bytes, self.stream) };
+        self.card.check("setting memory", status)
+    }
+
+    fn load(&self, source: &Source) -> Result<Module> {
+        self.enter()?;
+        let code = self.compiler.code(source)?;
+        let mut module = null_mut();
+        // SAFETY: the code is a whole object, as the compiler gave it.
+        let status = unsafe { (self.card.functions.load)(&mut module, code.as_ptr().cast()) };
+        self.card.check(&format!("loading kernels/{}.hip", source.name), status)?;
+        Ok(Module(module as u64))
+    }
+
+    fn function(&self, module: Module, name: &str) -> Result<Function> {
+        self.enter()?;
+        let mut function = null_mut();
+        let plain = CString::new(name).unwrap_or_default();
+        // SAFETY: the module is loaded, the name ends with 0.
+        let status = unsafe {
+            (self.card.functions.function)(&mut function, module.0 as *mut c_void, plain.as_ptr())
+        };
+        self.card.check(&format!("finding the kernel `{name}`"), status)?;
+        Ok(Function(function as u64))
+    }
+
+    fn launch(&self, function: Function, shape: Shape, arguments: &[Argument]) -> Result<()> {
+        self.enter()?;
+        let packed = Packed::new(arguments);
+        let values = packed.pointers();
+        let ([x, y, z], [width, height, depth]) = (shape.grid, shape.block);
+        // SAFETY: the arguments are of the parameters' types, which the emulated device
+        // checks in the tests, and are copied before the call returns.
+        let status = unsafe {
+            (self.card.functions.launch)(
+                function.0 as *mut c_void,
+                x,
+                y,
+                z,
+                width,
+                height,
+                depth,
+                shape.shared,
+                self.stream,
+                values.as_ptr().cast(),
+                std::ptr::null(),
+            )
+        };
+        self.card.check("launching a kernel", status)?;
+        if self.careful { self.wait() } else { Ok(()) }
+    }
+
+    fn product(&self, product: &Product) -> Result<()> {
+        self.enter()?;
+        self.products.lock().unwrap_or_else(PoisonError::into_inner).run(product)?;
+        if self.careful { self.wait() } else { Ok(()) }
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        self.enter()?;
+        self.wait()
+    }
+}
+
+/// Compiles every source for an architecture with a vendor's run-time compiler, which needs
+/// no card. Tells the compiler's version.
+pub fn compile_all(flag: &str, architecture: &str, folders: &[PathBuf]) -> Result<String> {
+    let library = match flag {
+        "cuda" => cuda::compiler(i32::MAX, folders)?,
+        _ => hip::compiler(folders)?,
+    };
+    let compiler = Compiler::new(&library, flag == "cuda", architecture)?;
+    for source in source::ALL {
+        compiler.code(source)?;
+    }
+    Ok(format!("{} {}.{}", compiler.name, compiler.version.0, compiler.version.1))
+}
+
+/// The cards of a vendor.
+pub fn cards(flag: &str, folders: &[PathBuf]) -> Result<Vec<Description>> {
+    let found = match flag {
+        "cuda" => cuda::cards(folders)?,
+        "hip" => hip::cards(folders)?,
+        _ => return Err(Error::Device { message: format!("--device {flag} has no cards") }),
+    };
+    found.iter().map(Card::describe).collect()
+}

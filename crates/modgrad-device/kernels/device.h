@@ -75,6 +75,21 @@ DEVICE float infinity() {
     return word.value;
 }
 
+// ---- functions ----------------------------------------------------------------
+
+DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+DEVICE float softplus(float x) { return (x < 0.0f ? 0.0f : x) + log1pf(expf(-fabsf(x))); }
+DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
+DEVICE float step(float x) { return x > 0.0f ? 1.0f : 0.0f; }
+// 2·√(2/π), the slope of GELU's tanh form as x·sigmoid(2u).
+#define GELU_SLOPE 1.5957691216f
+#define GELU_CUBIC 0.044715f
+DEVICE float gelu_argument(float x) { return GELU_SLOPE * (x + GELU_CUBIC * x * x * x); }
+DEVICE float gelu_derivative(float x) {
+    float y = sigmoid(gelu_argument(x));
+    return y + x * y * (1.0f - y) * (GELU_SLOPE + 3.0f * GELU_SLOPE * GELU_CUBIC * x * x);
+}
+
 // ---- places -----------------------------------------------------------------
 
 // This thread's number among all of the launch.
@@ -120,9 +135,11 @@ DEVICE float block_maximum(float value) { return block_fold(value, Larger()); }
 
 // Where an index is outside 0..bound: leaves a note for the host, which reads it once a run
 // (`Device::index_check` gives `check`), and returns 0, or -1 where nothing may be read.
+// Of several notes that of the earliest check stays, and of its indices the largest, a
+// negative one counted as unsigned: the same in every run.
 DEVICE Index checked_index(Index index, Index bound, unsigned long long *flag, int check) {
     if (index >= 0 && index < bound) return index;
-    // One 8-byte store: a note is never torn.
-    *flag = ((unsigned long long)(unsigned int)check << 32) | (unsigned int)index;
+    unsigned long long note = (unsigned long long)~(unsigned int)check << 32;
+    atomicMax(flag, note | (unsigned int)index);
     return bound > 0 ? 0 : -1;
 }

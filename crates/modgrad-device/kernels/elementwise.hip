@@ -1,14 +1,5 @@
 // Elementwise functions. Numbers of functions are those of modgrad_compute::function.
 
-DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-DEVICE float softplus(float x) { return (x < 0.0f ? 0.0f : x) + log1pf(expf(-fabsf(x))); }
-DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
-DEVICE float step(float x) { return x > 0.0f ? 1.0f : 0.0f; }
-// 2·√(2/π), the slope of GELU's tanh form as x·sigmoid(2u).
-#define GELU_SLOPE 1.5957691216f
-#define GELU_CUBIC 0.044715f
-DEVICE float gelu_argument(float x) { return GELU_SLOPE * (x + GELU_CUBIC * x * x * x); }
-
 DEVICE float unary_value(int function, float x) {
     switch (function) {
     case 0: return -x;
@@ -44,9 +35,7 @@ DEVICE float unary_derivative(int function, float x) {
     case 10: return step(x);
     case 11: return 2.0f * relu(x);
     case 12: y = sigmoid(x); return y + x * y * (1.0f - y);
-    default:
-        y = sigmoid(gelu_argument(x));
-        return y + x * y * (1.0f - y) * (GELU_SLOPE + 3.0f * GELU_SLOPE * GELU_CUBIC * x * x);
+    default: return gelu_derivative(x);
     }
 }
 
@@ -122,3 +111,21 @@ DEVICE void binary_broadcast_body(int function, const float *x, const float *y, 
 EXPORT(binary_broadcast,
        (int function, const float *x, const float *y, float *out, Axes axes, Index count),
        binary_broadcast_body(function, x, y, out, axes, count))
+
+template <class X>
+DEVICE void affine(const X *x, float *y, float scale, float offset, Index count) {
+    Index i = thread_index();
+    if (i < count) y[i] = scale * to_float(x[i]) + offset;
+}
+#define AFFINE(x)                                                                       \
+    EXPORT(affine_##x, (const x *from, float *to, float scale, float offset, Index count), \
+           affine(from, to, scale, offset, count))
+AFFINE(f32)
+AFFINE(bf16)
+
+template <class X> DEVICE void numbers(const X *x, float *y, Index count) {
+    Index i = thread_index();
+    if (i < count) y[i] = to_float(x[i]);
+}
+EXPORT(to_float_i32, (const int *from, float *to, Index count), numbers(from, to, count))
+EXPORT(to_float_u8, (const unsigned char *from, float *to, Index count), numbers(from, to, count))

@@ -231,6 +231,12 @@ template <class... P> void call(const Launch &launch, void (*kernel)(P...)) {
 
 } // namespace emulator
 
+inline unsigned long long atomicMax(unsigned long long *at, unsigned long long value) {
+    unsigned long long before = *at;
+    if (value > before) *at = value;
+    return before;
+}
+
 #define gridDim emulator::grid_size
 #define blockDim emulator::block_size
 #define blockIdx emulator::block_place

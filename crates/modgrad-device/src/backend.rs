@@ -12,7 +12,7 @@ use crate::launch::{Place, index, over, suffix};
 use crate::optimisers::{self, at};
 use crate::source::{BASICS, REDUCTIONS};
 use crate::sparse::SparseGradient;
-use crate::{launch, ops};
+use crate::{launch, muon, ops, sparse};
 
 /// Blocks of a sum of squares; each leaves one term for the host.
 const SQUARES_BLOCKS: usize = 512;
@@ -88,15 +88,7 @@ impl Backend for Device {
     }
 
     fn sum_of_squares(&self, memory: &Memory, stretch: Stretch) -> Result<f64> {
-        let blocks = stretch.count.div_ceil(launch::BLOCK).min(SQUARES_BLOCKS);
-        let parts = self.scratch(Scratch::Sums, SQUARES_BLOCKS * 8)?;
-        let arguments = [at(memory, stretch), Argument::Pointer(parts), index(stretch.count)];
-        self.launch(&REDUCTIONS, "sum_of_squares", launch::grid(blocks, 1), &arguments)?;
-        let mut sums = vec![0.0f64; blocks];
-        if blocks > 0 {
-            self.driver().copy_out(parts, bytemuck::cast_slice_mut(&mut sums))?;
-        }
-        Ok(sums.iter().sum())
+        self.squares(at(memory, stretch), stretch.count)
     }
 
     fn adamw(
@@ -121,7 +113,7 @@ impl Backend for Device {
         update: Update<'_, Memory>,
         velocity: &mut Memory,
     ) -> Result<()> {
-        optimisers::muon(self, rule, rows, columns, update, velocity)
+        muon::update(self, rule, rows, columns, update, velocity)
     }
 
     fn average(
@@ -135,32 +127,47 @@ impl Backend for Device {
     }
 
     fn sparse_gradient(&self, rows: usize, width: usize) -> SparseGradient {
-        SparseGradient { _rows: rows, _width: width }
+        SparseGradient::new(rows, width)
     }
 
     fn sparse_accumulate(
         &self,
-        _sparse: &mut SparseGradient,
-        _bag: usize,
-        _indices: Operand<'_, Memory>,
-        _gradient: Operand<'_, Memory>,
+        sparse: &mut SparseGradient,
+        bag: usize,
+        indices: Operand<'_, Memory>,
+        gradient: Operand<'_, Memory>,
     ) -> Result<()> {
-        Err(Error::NotOnDevice { op: "sparse_accumulate" })
+        sparse.accumulate(self, bag, &indices, &gradient)
     }
 
-    fn sparse_sum_of_squares(&self, _sparse: &SparseGradient) -> f64 {
-        f64::NAN
+    fn sparse_sum_of_squares(&self, sparse: &SparseGradient) -> Result<f64> {
+        sparse.sum_of_squares(self)
     }
 
     fn rowwise_adagrad(
         &self,
-        _rule: RowwiseAdagrad,
-        _sparse: &mut SparseGradient,
-        _width: usize,
-        _table: &mut Memory,
-        _state: &mut Memory,
+        rule: RowwiseAdagrad,
+        sparse: &mut SparseGradient,
+        width: usize,
+        table: &mut Memory,
+        state: &mut Memory,
     ) -> Result<()> {
-        Err(Error::NotOnDevice { op: "rowwise_adagrad" })
+        sparse::rowwise_adagrad(self, rule, sparse, width, table, state)
+    }
+}
+
+impl Device {
+    /// Σ x² over an f32 stretch.
+    pub(crate) fn squares(&self, from: Argument, count: usize) -> Result<f64> {
+        let blocks = count.div_ceil(launch::BLOCK).min(SQUARES_BLOCKS);
+        let parts = self.scratch(Scratch::Sums, SQUARES_BLOCKS * 8)?;
+        let arguments = [from, Argument::Pointer(parts), index(count)];
+        self.launch(&REDUCTIONS, "sum_of_squares", launch::grid(blocks, 1), &arguments)?;
+        let mut sums = vec![0.0f64; blocks];
+        if blocks > 0 {
+            self.driver().copy_out(parts, bytemuck::cast_slice_mut(&mut sums))?;
+        }
+        Ok(sums.iter().sum())
     }
 }
 

@@ -210,7 +210,7 @@ impl Device {
             return Ok(());
         }
         self.driver().set(self.inner.flag.address, 0, 8)?;
-        let (op, bound) = lock(&self.inner.checks)[(note >> 32) as usize - 1];
+        let (op, bound) = lock(&self.inner.checks)[!((note >> 32) as u32) as usize - 1];
         Err(Error::Shape {
             op,
             expected: format!("indices from 0 to {}", bound as i64 - 1),
@@ -237,9 +237,14 @@ impl Device {
     /// An f32 stretch rounded to bf16 in scratch.
     pub fn narrowed(&self, which: Scratch, from: Address, count: usize) -> Result<Address> {
         let to = self.scratch(which, count * 2)?;
-        let arguments = [Argument::Pointer(from), Argument::Pointer(to), index(count)];
-        self.launch(&source::BASICS, "narrow", over(count), &arguments)?;
+        self.narrow_into(from, to, count)?;
         Ok(to)
+    }
+
+    /// An f32 stretch rounded to bf16.
+    pub fn narrow_into(&self, from: Address, to: Address, count: usize) -> Result<()> {
+        let arguments = [Argument::Pointer(from), Argument::Pointer(to), index(count)];
+        self.launch(&source::BASICS, "narrow", over(count), &arguments)
     }
 
     /// Sums `rows` rows of `columns` f32 into one row, or adds them to it.

@@ -4,6 +4,7 @@ mod contexts;
 mod elementwise;
 mod embeddings;
 mod gates;
+mod indices;
 mod linear;
 mod memory;
 mod movement;
@@ -27,7 +28,6 @@ pub(crate) type Out<'a> = OperandMut<'a, Memory>;
 pub(crate) struct Call<'c, 'a> {
     pub device: &'c Device,
     pub op: &'c Op,
-    #[allow(dead_code)] // Dropout's, when it comes.
     pub key: RunKey,
     pub precision: Precision,
     pub x: &'c [Input<'c>],
@@ -114,7 +114,6 @@ pub(crate) fn floats(op: &Op, storages: &[Storage]) -> Result<()> {
     }
 }
 
-#[allow(dead_code)] // For gates and embeddings, when they come.
 pub(crate) fn last(shape: &[usize]) -> usize {
     shape.last().copied().unwrap_or(1)
 }

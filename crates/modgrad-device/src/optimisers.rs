@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 use modgrad_compute::optimiser::{AdamW, Sgd};
-use modgrad_graph::backend::{Muon, Stretch, Update};
-use modgrad_graph::{Error, Result};
+use modgrad_graph::Result;
+use modgrad_graph::backend::{Stretch, Update};
 
 use crate::device::{Device, Memory};
 use crate::driver::Argument;
@@ -74,32 +74,50 @@ pub(crate) fn adamw(
     device.launch(&OPTIMISERS, "adamw", over(stretch.count), &arguments)
 }
 
-pub(crate) fn sgd(
-    _device: &Device,
-    _rule: Sgd,
-    _update: Update<'_, Memory>,
-    _velocity: &mut Memory,
-) -> Result<()> {
-    Err(Error::NotOnDevice { op: "sgd" })
+/// `SgdRates` of `kernels/optimisers.hip`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SgdRates {
+    rate: f32,
+    momentum: f32,
+    weight_decay: f32,
+    gradient_scale: f32,
+    nesterov: i32,
 }
 
-pub(crate) fn muon(
-    _device: &Device,
-    _rule: Muon,
-    _rows: usize,
-    _columns: usize,
-    _update: Update<'_, Memory>,
-    _velocity: &mut Memory,
+pub(crate) fn sgd(
+    device: &Device,
+    rule: Sgd,
+    update: Update<'_, Memory>,
+    velocity: &mut Memory,
 ) -> Result<()> {
-    Err(Error::NotOnDevice { op: "muon" })
+    let stretch = update.stretch;
+    let rates = SgdRates {
+        rate: rule.learning_rate,
+        momentum: rule.momentum,
+        weight_decay: rule.weight_decay,
+        gradient_scale: rule.gradient_scale,
+        nesterov: i32::from(rule.nesterov),
+    };
+    let arguments = [
+        at(update.parameter, stretch),
+        at(update.gradient, stretch),
+        at(velocity, stretch),
+        shadow_at(update.shadow, stretch),
+        plain(&rates),
+        index(stretch.count),
+    ];
+    device.launch(&OPTIMISERS, "sgd", over(stretch.count), &arguments)
 }
 
 pub(crate) fn average(
-    _device: &Device,
-    _decay: f32,
-    _from: &Memory,
-    _average: &mut Memory,
-    _stretch: Stretch,
+    device: &Device,
+    decay: f32,
+    from: &Memory,
+    average: &mut Memory,
+    stretch: Stretch,
 ) -> Result<()> {
-    Err(Error::NotOnDevice { op: "average" })
+    let arguments =
+        [at(from, stretch), at(average, stretch), Argument::Float(decay), index(stretch.count)];
+    device.launch(&OPTIMISERS, "average", over(stretch.count), &arguments)
 }

@@ -30,9 +30,19 @@ macro_rules! sources {
 sources! {
     BASICS = "basics",
     ELEMENTWISE = "elementwise",
+    DROPOUT = "dropout",
     REDUCTIONS = "reductions",
+    SELECTION = "selection",
+    MOVEMENT = "movement",
     NORMALISATION = "normalisation",
+    LAYER_NORM = "layer_norm",
+    GATES = "gates",
+    SOFTMAX = "softmax",
+    ORDER = "order",
+    ROWS = "rows",
+    CONTEXTS = "contexts",
     OPTIMISERS = "optimisers",
+    SPARSE = "sparse",
 }
 
 impl Source {

@@ -21,40 +21,6 @@ const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 1e-5), (Precision::B
 
 /// Ops that the device does not have yet. One that it has must not stand here.
 const MISSING: &[&str] = &[
-    // elementwise
-    "affine",
-    "to_float",
-    "dropout",
-    // reductions
-    "maximum_gradient",
-    "one_hot_max",
-    // movement
-    "transpose",
-    "broadcast_to",
-    "slice",
-    "slice_gradient",
-    "concat",
-    "gather",
-    "gather_gradient",
-    "shift",
-    // normalisation
-    "layer_norm",
-    "layer_norm_gradient",
-    // gates
-    "gated_linear_unit",
-    "gated_linear_unit_gradient",
-    "softmax",
-    "softmax_gradient",
-    "cross_entropy",
-    "cross_entropy_gradient",
-    // embeddings
-    "embedding",
-    "embedding_bag",
-    "embedding_gradient",
-    // contexts
-    "byte_context",
-    "ngram_hash",
-    "word_hash",
     // memory
     "counted_rows",
     "mix_rows",

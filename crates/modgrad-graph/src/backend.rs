@@ -139,7 +139,7 @@ pub trait Backend {
         gradient: Operand<'_, Self::Memory>,
     ) -> Result<()>;
     /// Σ x² over the touched rows.
-    fn sparse_sum_of_squares(&self, sparse: &Self::SparseGradient) -> f64;
+    fn sparse_sum_of_squares(&self, sparse: &Self::SparseGradient) -> Result<f64>;
     /// A row-wise Adagrad update of the touched rows; empties the gradient.
     fn rowwise_adagrad(
         &self,

@@ -194,8 +194,8 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn sparse_sum_of_squares(&self, sparse: &SparseGradient) -> f64 {
-        sparse.sum_of_squares()
+    fn sparse_sum_of_squares(&self, sparse: &SparseGradient) -> Result<f64> {
+        Ok(sparse.sum_of_squares())
     }
 
     fn rowwise_adagrad(

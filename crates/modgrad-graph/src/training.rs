@@ -189,7 +189,7 @@ impl<B: Backend> Training<B> {
             store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
         let mut total = self.executor.backend.sum_of_squares(gradient, all)?;
         for sparse in store.sparse.values() {
-            total += self.executor.backend.sparse_sum_of_squares(sparse);
+            total += self.executor.backend.sparse_sum_of_squares(sparse)?;
         }
         Ok(total.sqrt())
     }

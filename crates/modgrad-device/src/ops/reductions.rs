@@ -7,7 +7,7 @@ use super::{Call, around, floats};
 use crate::device::Scratch;
 use crate::driver::Argument;
 use crate::launch::{Place, grid, index, over, rows, suffix};
-use crate::source::REDUCTIONS;
+use crate::source::{REDUCTIONS, SELECTION};
 
 /// An axis that fewer than [`PARALLEL`] threads would walk is cut into chunks of this many.
 const CHUNK: usize = 128;
@@ -16,6 +16,8 @@ const PARALLEL: usize = 1 << 15;
 pub(super) fn run(call: Call<'_, '_>) -> Result<()> {
     match call.op {
         Op::Reduce { kind, axis } => reduce(&call, *kind, *axis),
+        Op::MaximumGradient { axis } => select(&call, "maximum_gradient", *axis),
+        Op::OneHotMax { axis } => select(&call, "one_hot_max", *axis),
         _ => Err(call.missing()),
     }
 }
@@ -60,4 +62,18 @@ fn reduce(call: &Call<'_, '_>, kind: Reduction, axis: usize) -> Result<()> {
     let parts = Argument::Pointer(device.scratch(Scratch::Sums, outer * chunks * inner * 4)?);
     columns(storage, x.pointer(), parts.clone(), size, chunk, 1.0)?;
     columns("f32", parts, y.pointer(), chunks, chunks, scale)
+}
+
+/// Kernels that go along an axis of the first operand and write as many elements.
+fn select(call: &Call<'_, '_>, kernel: &str, axis: usize) -> Result<()> {
+    let (outer, size, inner) = around(call.x[0].shape, axis);
+    let mut arguments: Vec<Argument> = call.x.iter().map(Place::pointer).collect();
+    arguments.extend([call.out[0].pointer(), index(size)]);
+    if inner == 1 && size >= 32 {
+        let kernel = format!("{kernel}_rows");
+        return call.device.launch(&SELECTION, &kernel, rows(outer), &arguments);
+    }
+    let count = if size == 0 { 0 } else { outer * inner };
+    arguments.extend([index(inner), index(count)]);
+    call.device.launch(&SELECTION, kernel, over(count), &arguments)
 }

@@ -5,3 +5,5 @@ pub mod compare;
 pub mod program;
 pub mod random;
 pub mod rows;
+#[allow(dead_code)]
+pub mod updates;

@@ -1,0 +1,37 @@
+//! Gradients that are added up over passes, dense and sparse, against the f64 reference.
+
+#[path = "../../modgrad-graph/tests/common/mod.rs"]
+#[allow(dead_code)] // Each test file uses a part.
+mod common;
+
+use std::sync::Arc;
+
+use common::updates::assert_updates_agree;
+use modgrad_device::Device;
+use modgrad_device::emulated::Emulated;
+use modgrad_graph::Op;
+use modgrad_graph::storage::Precision;
+
+/// Ops that write gradients of parameters in place, or a table's row by row.
+fn adds(op: &Op) -> bool {
+    matches!(op, Op::MatMul { .. } | Op::Linear | Op::Embedding | Op::EmbeddingBag)
+}
+
+fn assert_agree(precision: Precision, tolerance: f64, passes: usize, sparse: bool) {
+    let device = Device::new(Arc::new(Emulated::new().unwrap())).unwrap();
+    assert_updates_agree(&device, precision, tolerance, passes, sparse, adds);
+}
+
+#[test]
+fn dense_gradients_agree_with_the_reference() {
+    assert_agree(Precision::F32, 1e-5, 1, false);
+    assert_agree(Precision::F32, 1e-5, 3, false);
+    assert_agree(Precision::Bf16, 2e-2, 2, false);
+}
+
+#[test]
+fn sparse_gradients_agree_with_the_reference() {
+    assert_agree(Precision::F32, 1e-5, 1, true);
+    assert_agree(Precision::F32, 1e-5, 3, true);
+    assert_agree(Precision::Bf16, 2e-2, 2, true);
+}

@@ -31,6 +31,9 @@ class Recipe:
     learning_rate: float = 1e-3
     table_learning_rate: float = 0.1
     weight_decay: float = 0.1
+    # Passes over the data that decayed weights remember, in place of `weight_decay`
+    # (arXiv 2405.13698); 0: as that says.
+    remembered_passes: float = 0.0
     clip_norm: float = 1.0
     cooldown: float = 0.6  # share of the budget over which the rates fall to zero
     average_from: float = 0.5  # fraction of the budget at which averaging begins
@@ -46,10 +49,11 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
-    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, weight_decay=0.05, passes=4),
+    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=1.5, passes=4),
 }
 COUNTING_SECONDS = 60.0  # where there is no budget
 LEAST_STEPS = 1000  # however small the data
+MOST_DECAY = 3.0  # however small the data
 
 
 def train(
@@ -73,9 +77,13 @@ def train(
     if learning_rate is not None:
         recipe = replace(recipe, learning_rate=learning_rate)
     recipe = replace(recipe, time=min(recipe.time, config.context))
+    pass_steps = data.size / (recipe.batch * recipe.time)
+    if recipe.remembered_passes:
+        decay = 1.0 / (recipe.learning_rate * pass_steps * recipe.remembered_passes)
+        recipe = replace(recipe, weight_decay=min(decay, MOST_DECAY))
     if recipe.passes and steps is None and budget is not None:
         # What is read too often is learned by heart, which no budget makes good.
-        steps = max(recipe.passes * data.size // (recipe.batch * recipe.time), LEAST_STEPS)
+        steps = max(int(recipe.passes * pass_steps), LEAST_STEPS)
     settings = {"preset": preset, "context": config.context, "seed": seed}
     settings |= {"dream_every": dream_every, "learning_rate": recipe.learning_rate}
     run = Run(path, task="language", settings=settings, budget=budget, steps=steps)

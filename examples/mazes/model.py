@@ -52,6 +52,7 @@ class MazeConfig:
     features: int = 32
     backbone_steps: int = 16
     mark: float = 4.0  # how much start and goal stand out of the tokens
+    first_questions: float = 2.0  # deviation of what heads ask for before they have learned
     solver_weight: float = 1.0
 
     @property
@@ -130,6 +131,11 @@ class MazeModel(nn.Module):
             action_pairs=config.pairs,
             output_pairs=config.pairs,
         )
+        # Heads that each look for something from the start: one of them happens upon the
+        # cell where the route begins, where even attention would take long to find it.
+        asked = self.machine.attention[0].bias
+        assert asked is not None
+        asked.value = nn.normal(asked.value.shape, config.first_questions)
         for pairs in (self.machine.action, self.machine.output):
             pairs.decay.value = nn.uniform((config.pairs,), config.largest_decay / 2)
             pairs.decay.value += np.float32(config.largest_decay / 2)

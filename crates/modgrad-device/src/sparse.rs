@@ -3,7 +3,7 @@
 //! Each pass adds its indices and its gradients as they are; what they are for each row is
 //! summed once, in a fixed order, when it is asked for. All of it stays on the device.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 use modgrad_compute::optimiser::RowwiseAdagrad;
@@ -32,7 +32,7 @@ pub struct SparseGradient {
     /// f32 [·, width]: made when `summed`.
     keys: Option<Memory>,
     sums: Option<Memory>,
-    summed: Cell<bool>,
+    summed: AtomicBool,
 }
 
 impl SparseGradient {
@@ -47,7 +47,7 @@ impl SparseGradient {
             gradients: None,
             keys: None,
             sums: None,
-            summed: Cell::new(false),
+            summed: AtomicBool::new(false),
         }
     }
 
@@ -95,13 +95,13 @@ impl SparseGradient {
         let kernel = format!("accumulate_{}", suffix(gradient.storage));
         device.launch(&BASICS, &kernel, over(elements), &arguments)?;
         (self.count, self.taken) = (count, taken);
-        self.summed.set(false);
+        self.summed.store(false, Ordering::Relaxed);
         Ok(())
     }
 
     /// Sums the gradients of each row, unless that is done.
     fn sum(&self, device: &Device) -> Result<()> {
-        if self.summed.get() || self.count == 0 {
+        if self.summed.load(Ordering::Relaxed) || self.count == 0 {
             return Ok(());
         }
         let indices = Indices {
@@ -126,7 +126,7 @@ impl SparseGradient {
             index(elements),
         ];
         device.launch(&SPARSE, "sparse_sum", over(elements), &arguments)?;
-        self.summed.set(true);
+        self.summed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -187,7 +187,7 @@ pub(crate) fn rowwise_adagrad(
     ];
     device.launch(&SPARSE, "rowwise_adagrad", over(elements), &arguments)?;
     (sparse.count, sparse.taken) = (0, 0);
-    sparse.summed.set(false);
+    sparse.summed.store(false, Ordering::Relaxed);
     Ok(())
 }
 

@@ -138,7 +138,7 @@ def test_interrupt_saves_and_says_so(tmp_path: Path) -> None:
         (["--layout", "centre"], 2, "'centre' is not one of 'open', 'corner'"),
         (["--threads", "0"], 2, "between 1 and 1024"),
         (["--precision", "f8"], 2, "not one of auto"),
-        (["--device", "cuda"], 2, "runs on the CPU only"),
+        (["--device", "gpu"], 2, "is not one of auto, cpu"),
         (["--brain", "--model", "ctm"], 2, "--brain and --model ctm are two models"),
         (["--d-model", "0"], 2, "neurons 0"),
         (["--checkpoint", "no/m"], 2, "no such folder"),

@@ -142,3 +142,9 @@ pub(crate) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
         })
         .collect()
 }
+
+/// How many rows a thread adds up, and in how many chunks that makes them.
+pub(crate) fn row_chunks(rows: usize) -> (usize, usize) {
+    let chunk = rows.div_ceil(256).max(16);
+    (chunk, rows.div_ceil(chunk).max(1))
+}

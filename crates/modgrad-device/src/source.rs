@@ -43,6 +43,10 @@ sources! {
     CONTEXTS = "contexts",
     OPTIMISERS = "optimisers",
     SPARSE = "sparse",
+    ROPE = "rope",
+    CONVOLUTION = "convolution",
+    SCAN = "scan",
+    ATTENTION = "attention",
 }
 
 impl Source {

@@ -25,14 +25,6 @@ const MISSING: &[&str] = &[
     "counted_rows",
     "mix_rows",
     "mix_rows_gradient",
-    // sequences
-    "causal_attention",
-    "causal_attention_gradient",
-    "rope",
-    "causal_convolution",
-    "causal_convolution_gradient",
-    "linear_scan",
-    "linear_scan_gradient",
     // thought
     "synchronisation",
     "synchronisation_gradient",

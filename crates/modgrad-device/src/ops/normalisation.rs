@@ -2,7 +2,7 @@
 
 use modgrad_graph::{Op, Result};
 
-use super::{Call, floats};
+use super::{Call, floats, row_chunks};
 use crate::device::Scratch;
 use crate::driver::Argument;
 use crate::launch::{BLOCK, Place, grid, index, rows, suffix};
@@ -121,10 +121,4 @@ fn layer_norm_gradient(call: &Call<'_, '_>) -> Result<()> {
     call.device.launch(&LAYER_NORM, &kernel, shape, &arguments)?;
     call.device.sum_rows(weights, dweight.address(), chunks, width)?;
     call.device.sum_rows(biases, dbias.address(), chunks, width)
-}
-
-/// How many rows a thread adds up, and in how many chunks that makes them.
-fn row_chunks(rows: usize) -> (usize, usize) {
-    let chunk = rows.div_ceil(256).max(16);
-    (chunk, rows.div_ceil(chunk).max(1))
 }

@@ -64,6 +64,8 @@ pub fn table() -> Vec<Row> {
     sequences::add_to(&mut table);
     thought::add_to(&mut table);
     spatial::add_to(&mut table);
+    // Drawn last, so that the rows above keep their operands.
+    sequences::add_wide_heads(&mut table);
     table.rows
 }
 

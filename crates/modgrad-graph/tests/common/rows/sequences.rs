@@ -35,6 +35,13 @@ pub(super) fn add_to(table: &mut Table) {
     }
 }
 
+/// Heads wider than the channels that a block of a GPU sums at once.
+pub(super) fn add_wide_heads(table: &mut Table) {
+    for window in [None, Some(3)] {
+        attention(table, &[1, 19, 1, 133], window);
+    }
+}
+
 fn attention(table: &mut Table, shape: &[usize], window: Option<usize>) {
     let qkv: Vec<_> = (0..3).map(|_| table.random.floats(shape)).collect();
     let outputs = forward(Op::CausalAttention { window }, &qkv);

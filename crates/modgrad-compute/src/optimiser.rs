@@ -86,22 +86,24 @@ pub fn adamw(
     });
 }
 
-/// The settings as they enter the formula, computed in f64.
+/// The settings of [`adamw`] as they enter the formula, computed in f64.
 #[derive(Clone, Copy)]
-struct AdamWRates {
-    keep: f32,
-    rate: f32,
-    beta1: f32,
-    beta2: f32,
-    one_minus_beta1: f32,
-    one_minus_beta2: f32,
-    root_correction: f32,
-    epsilon: f32,
-    gradient_scale: f32,
+#[allow(missing_docs)] // The formula stands in `update`.
+pub struct AdamWRates {
+    pub keep: f32,
+    pub rate: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub one_minus_beta1: f32,
+    pub one_minus_beta2: f32,
+    pub root_correction: f32,
+    pub epsilon: f32,
+    pub gradient_scale: f32,
 }
 
 impl AdamWRates {
-    fn new(settings: AdamW) -> Self {
+    /// Of one step.
+    pub fn new(settings: AdamW) -> Self {
         let (beta1, beta2) = (settings.beta1 as f64, settings.beta2 as f64);
         let step = settings.step as f64;
         let learning_rate = settings.learning_rate as f64;

@@ -1,7 +1,7 @@
 // Optimisers: each array is read and written once. `shadow` is the bf16 copy of the
 // parameter, or null.
 
-// `modgrad_device::optimisers::AdamWRates`.
+// `modgrad_compute::optimiser::AdamWRates`, in the order of `modgrad_device::optimisers`.
 struct AdamWRates {
     float keep, rate, beta1, beta2, one_minus_beta1, one_minus_beta2;
     float root_correction, epsilon, gradient_scale;

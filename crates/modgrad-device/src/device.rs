@@ -23,7 +23,8 @@ pub struct Device {
 struct Inner {
     driver: Arc<dyn Driver>,
     modules: Mutex<HashMap<&'static str, Module>>,
-    functions: Mutex<HashMap<(&'static str, String), Function>>,
+    /// By source and name.
+    functions: Mutex<HashMap<&'static str, HashMap<String, Function>>>,
     scratch: Mutex<Vec<Option<Memory>>>,
     flag: Memory,
     checks: Mutex<Vec<(&'static str, usize)>>,
@@ -154,7 +155,8 @@ impl Device {
 
     fn function(&self, source: &Source, kernel: &str) -> Result<Function> {
         let mut functions = lock(&self.inner.functions);
-        if let Some(function) = functions.get(&(source.name, kernel.to_owned())) {
+        let functions = functions.entry(source.name).or_default();
+        if let Some(function) = functions.get(kernel) {
             return Ok(*function);
         }
         let mut modules = lock(&self.inner.modules);
@@ -163,7 +165,7 @@ impl Device {
             None => *modules.entry(source.name).or_insert(self.driver().load(source)?),
         };
         let function = self.driver().function(module, kernel)?;
-        functions.insert((source.name, kernel.to_owned()), function);
+        functions.insert(kernel.to_owned(), function);
         Ok(function)
     }
 

@@ -118,31 +118,6 @@ pub(crate) fn last(shape: &[usize]) -> usize {
     shape.last().copied().unwrap_or(1)
 }
 
-/// [outer, axis, inner] around an axis.
-pub(crate) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
-    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
-}
-
-pub(crate) fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
-}
-
-/// Strides that read `from` as if it had the shape `to`: 0 where it repeats.
-pub(crate) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
-    let strides = contiguous_strides(from);
-    let added = to.len() - from.len();
-    (0..to.len())
-        .map(|axis| match axis.checked_sub(added) {
-            Some(own) if from[own] != 1 => strides[own],
-            _ => 0,
-        })
-        .collect()
-}
-
 /// How many rows a thread adds up, and in how many chunks that makes them.
 pub(crate) fn row_chunks(rows: usize) -> (usize, usize) {
     let chunk = rows.div_ceil(256).max(16);

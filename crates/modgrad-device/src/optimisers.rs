@@ -1,7 +1,7 @@
 //! Updates of parameters.
 
 use bytemuck::{Pod, Zeroable};
-use modgrad_compute::optimiser::{AdamW, Sgd};
+use modgrad_compute::optimiser::{AdamW, AdamWRates, Sgd};
 use modgrad_graph::Result;
 use modgrad_graph::backend::{Stretch, Update};
 
@@ -21,39 +21,6 @@ pub(crate) fn shadow_at(shadow: Option<&mut Memory>, stretch: Stretch) -> Argume
     Argument::Pointer(address)
 }
 
-/// The settings as they enter the formula; `AdamWRates` of `kernels/optimisers.hip`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct AdamWRates {
-    keep: f32,
-    rate: f32,
-    beta1: f32,
-    beta2: f32,
-    one_minus_beta1: f32,
-    one_minus_beta2: f32,
-    root_correction: f32,
-    epsilon: f32,
-    gradient_scale: f32,
-}
-
-impl AdamWRates {
-    fn new(rule: AdamW) -> AdamWRates {
-        let (beta1, beta2) = (f64::from(rule.beta1), f64::from(rule.beta2));
-        let (step, rate) = (rule.step as f64, f64::from(rule.learning_rate));
-        AdamWRates {
-            keep: (1.0 - rate * f64::from(rule.weight_decay)) as f32,
-            rate: (rate / (1.0 - beta1.powf(step))) as f32,
-            beta1: rule.beta1,
-            beta2: rule.beta2,
-            one_minus_beta1: (1.0 - beta1) as f32,
-            one_minus_beta2: (1.0 - beta2) as f32,
-            root_correction: (1.0 / (1.0 - beta2.powf(step)).sqrt()) as f32,
-            epsilon: rule.epsilon,
-            gradient_scale: rule.gradient_scale,
-        }
-    }
-}
-
 pub(crate) fn adamw(
     device: &Device,
     rule: AdamW,
@@ -62,13 +29,26 @@ pub(crate) fn adamw(
     second: &mut Memory,
 ) -> Result<()> {
     let stretch = update.stretch;
+    let rates = AdamWRates::new(rule);
+    // In the order of `AdamWRates` of `kernels/optimisers.hip`.
+    let rates = [
+        rates.keep,
+        rates.rate,
+        rates.beta1,
+        rates.beta2,
+        rates.one_minus_beta1,
+        rates.one_minus_beta2,
+        rates.root_correction,
+        rates.epsilon,
+        rates.gradient_scale,
+    ];
     let arguments = [
         at(update.parameter, stretch),
         at(update.gradient, stretch),
         at(first, stretch),
         at(second, stretch),
         shadow_at(update.shadow, stretch),
-        plain(&AdamWRates::new(rule)),
+        plain(&rates),
         index(stretch.count),
     ];
     device.launch(&OPTIMISERS, "adamw", over(stretch.count), &arguments)

@@ -13,9 +13,7 @@ use common::program::Case;
 use common::rows::table;
 use modgrad_device::Device;
 use modgrad_device::emulated::Emulated;
-use modgrad_graph::gradient::differentiate;
 use modgrad_graph::storage::Precision;
-use modgrad_graph::{DType, Op};
 
 const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
 
@@ -80,22 +78,12 @@ fn rows_agree_with_the_reference() {
     report(&wrong);
 }
 
-/// The results go on to an op that reads bf16, so that in bf16 they are rounded
-/// where their op can write bf16.
 #[test]
 fn rows_agree_when_their_results_are_stored_as_bf16() {
     let device = emulated();
     let mut wrong = Vec::new();
     for row in table() {
-        let mut case = row.case();
-        for name in std::mem::take(&mut case.outputs) {
-            let value = case.program.output(&name).unwrap();
-            if case.program.spec(value).dtype == DType::F32 {
-                let op = Op::Affine { scale: -0.5, offset: 0.0 };
-                let half = case.program.apply(op, &[value]).unwrap();
-                case.set_output(&format!("half of {name}"), half);
-            }
-        }
+        let case = row.case_stored_as_bf16();
         if case.outputs.is_empty() {
             continue;
         }
@@ -107,25 +95,12 @@ fn rows_agree_when_their_results_are_stored_as_bf16() {
     report(&wrong);
 }
 
-/// Each row with a loss and the gradients of all its operands.
 #[test]
 fn differentiated_rows_agree_with_the_reference() {
     let device = emulated();
     let mut wrong = Vec::new();
     for row in table().into_iter().filter(|row| !row.differentiable.is_empty()) {
-        let mut case = row.case_with_loss();
-        let loss = case.program.output("loss").unwrap();
-        let inputs = case.program.inputs();
-        let (names, values): (Vec<String>, Vec<usize>) = inputs
-            .filter(|(_, value)| case.program.spec(*value).dtype == DType::F32)
-            .map(|(name, value)| (format!("gradient of {name}"), value))
-            .unzip();
-        let gradients = differentiate(&mut case.program, loss, &values).unwrap();
-        for (name, gradient) in names.iter().zip(gradients) {
-            if let Some(gradient) = gradient {
-                case.set_output(name, gradient);
-            }
-        }
+        let case = row.case_with_gradients();
         for (precision, tolerance) in PRECISIONS {
             let found = failures(&case, &device, precision, tolerance);
             wrong.extend(found.iter().map(|f| format!("{precision:?}, {}: {f}", row.name)));

@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod error;
 pub mod executor;
 pub mod gradient;
+pub mod layout;
 pub mod op;
 pub mod planner;
 pub mod program;

@@ -13,7 +13,6 @@ use common::rows::{KEY, table};
 use modgrad_compute::Isa;
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::executor::Executor;
-use modgrad_graph::gradient::differentiate;
 use modgrad_graph::reference::run;
 use modgrad_graph::storage::Precision;
 use modgrad_graph::{DType, Error, Op};
@@ -40,22 +39,12 @@ fn rows_agree_with_the_reference() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The results go on to an op that reads bf16, so that in bf16 they are rounded
-/// where their op can write bf16.
 #[test]
 fn rows_agree_when_their_results_are_stored_as_bf16() {
     let mut failures = Vec::new();
     let cpu = Cpu::new(2);
     for row in table() {
-        let mut case = row.case();
-        for name in std::mem::take(&mut case.outputs) {
-            let value = case.program.output(&name).unwrap();
-            if case.program.spec(value).dtype == DType::F32 {
-                let op = Op::Affine { scale: -0.5, offset: 0.0 };
-                let half = case.program.apply(op, &[value]).unwrap();
-                case.set_output(&format!("half of {name}"), half);
-            }
-        }
+        let case = row.case_stored_as_bf16();
         if case.outputs.is_empty() {
             continue;
         }
@@ -68,26 +57,12 @@ fn rows_agree_when_their_results_are_stored_as_bf16() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Each row with a loss and the gradients of all its operands, so that buffers
-/// are shared and gradient rules meet the planner.
 #[test]
 fn differentiated_rows_agree_with_the_reference() {
     let mut failures = Vec::new();
     let cpu = Cpu::new(2);
     for row in table().into_iter().filter(|row| !row.differentiable.is_empty()) {
-        let mut case = row.case_with_loss();
-        let loss = case.program.output("loss").unwrap();
-        let inputs = case.program.inputs();
-        let (names, values): (Vec<String>, Vec<usize>) = inputs
-            .filter(|(_, value)| case.program.spec(*value).dtype == DType::F32)
-            .map(|(name, value)| (format!("gradient of {name}"), value))
-            .unzip();
-        let gradients = differentiate(&mut case.program, loss, &values).unwrap();
-        for (name, gradient) in names.iter().zip(gradients) {
-            if let Some(gradient) = gradient {
-                case.set_output(name, gradient);
-            }
-        }
+        let case = row.case_with_gradients();
         for (precision, tolerance) in PRECISIONS {
             for failure in failures_on(&case, &cpu, precision, tolerance) {
                 failures.push(format!("{precision:?}, {}: {failure}", row.name));

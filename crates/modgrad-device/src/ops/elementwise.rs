@@ -1,11 +1,12 @@
 //! Elementwise ops.
 
 use modgrad_compute::function::BinaryFunction;
+use modgrad_graph::layout::broadcast_strides;
 use modgrad_graph::reference::dropout_key;
 use modgrad_graph::{Op, Result};
 
 use super::indices::index_suffix;
-use super::{Call, broadcast_strides, floats};
+use super::{Call, floats};
 use crate::driver::Argument;
 use crate::launch::{Axes, Place, index, over, suffix};
 use crate::source::{DROPOUT, ELEMENTWISE};

@@ -1,10 +1,11 @@
 //! Ops that move elements.
 
+use modgrad_graph::layout::{around, broadcast_strides, contiguous_strides};
 use modgrad_graph::storage::Storage;
 use modgrad_graph::{Error, Op, Result};
 
+use super::Call;
 use super::indices::{index_suffix, look, sum_by_index};
-use super::{Call, around, broadcast_strides, contiguous_strides};
 use crate::launch::{Axes, Place, index, over, suffix};
 use crate::source::MOVEMENT;
 

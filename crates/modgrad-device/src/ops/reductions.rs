@@ -1,9 +1,10 @@
 //! Reductions of one axis.
 
 use modgrad_compute::reduce::Reduction;
+use modgrad_graph::layout::around;
 use modgrad_graph::{Op, Result};
 
-use super::{Call, around, floats};
+use super::{Call, floats};
 use crate::device::Scratch;
 use crate::driver::Argument;
 use crate::launch::{Place, grid, index, over, rows, suffix};

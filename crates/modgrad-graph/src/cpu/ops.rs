@@ -11,6 +11,7 @@ use modgrad_compute::{
 
 use super::{HostMemory, memory_rows as memory, spatial, thought};
 use crate::error::{Error, Result};
+use crate::layout::{around, broadcast_strides, contiguous_strides};
 use crate::op::Op;
 use crate::reference::{RunKey, dropout_key};
 use crate::storage::{Precision, Storage};
@@ -501,11 +502,6 @@ fn last(shape: &[usize]) -> usize {
     shape.last().copied().unwrap_or(1)
 }
 
-/// [outer, axis, inner] around an axis.
-fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
-    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
-}
-
 /// [B, T, everything else].
 fn windows(shape: &[usize]) -> (usize, usize, usize) {
     (shape[0], shape[1], shape[2..].iter().product())
@@ -513,26 +509,6 @@ fn windows(shape: &[usize]) -> (usize, usize, usize) {
 
 fn heads(shape: &[usize]) -> AttentionShape {
     AttentionShape { batch: shape[0], time: shape[1], heads: shape[2], head_width: shape[3] }
-}
-
-fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    strides
-}
-
-/// Strides that read `from` as if it had the shape `to`: 0 where it repeats.
-fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
-    let strides = contiguous_strides(from);
-    let added = to.len() - from.len();
-    (0..to.len())
-        .map(|axis| match axis.checked_sub(added) {
-            Some(own) if from[own] != 1 => strides[own],
-            _ => 0,
-        })
-        .collect()
 }
 
 fn copy(

@@ -2,6 +2,7 @@
 
 #[allow(dead_code)] // Each test file uses a part.
 pub mod compare;
+#[allow(dead_code)]
 pub mod program;
 pub mod random;
 pub mod rows;

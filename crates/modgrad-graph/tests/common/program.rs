@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use modgrad_compute::function::BinaryFunction;
 use modgrad_compute::reduce::Reduction;
+use modgrad_graph::gradient::differentiate;
 use modgrad_graph::reference::Array;
 use modgrad_graph::{DType, Op, Program, ValueId};
 
@@ -71,6 +72,40 @@ impl Row {
             });
         }
         case.set_output("loss", total.expect("a differentiable output"));
+        case
+    }
+
+    /// As [`Row::case_with_loss`], with the gradients of all f32 operands, so that buffers
+    /// are shared and gradient rules meet the planner.
+    pub fn case_with_gradients(&self) -> Case {
+        let mut case = self.case_with_loss();
+        let loss = case.program.output("loss").unwrap();
+        let inputs = case.program.inputs();
+        let (names, values): (Vec<String>, Vec<usize>) = inputs
+            .filter(|(_, value)| case.program.spec(*value).dtype == DType::F32)
+            .map(|(name, value)| (format!("gradient of {name}"), value))
+            .unzip();
+        let gradients = differentiate(&mut case.program, loss, &values).unwrap();
+        for (name, gradient) in names.iter().zip(gradients) {
+            if let Some(gradient) = gradient {
+                case.set_output(name, gradient);
+            }
+        }
+        case
+    }
+
+    /// As [`Row::case`], but its results go on to an op that reads bf16, so that in bf16
+    /// they are rounded where their op can write bf16.
+    pub fn case_stored_as_bf16(&self) -> Case {
+        let mut case = self.case();
+        for name in std::mem::take(&mut case.outputs) {
+            let value = case.program.output(&name).unwrap();
+            if case.program.spec(value).dtype == DType::F32 {
+                let op = Op::Affine { scale: -0.5, offset: 0.0 };
+                let half = case.program.apply(op, &[value]).unwrap();
+                case.set_output(&format!("half of {name}"), half);
+            }
+        }
         case
     }
 }

@@ -1,21 +1,15 @@
-//! The op table on the emulated device: every op, alone, with results in bf16, and
-//! differentiated, in each precision, against the f64 reference.
-
-#[path = "../../modgrad-graph/tests/common/mod.rs"]
-#[allow(dead_code)] // Each test file uses a part.
-mod common;
+//! The op table on the emulated device, or on the one that `MODGRAD_TEST_DEVICE` names: every
+//! op, alone, with results in bf16, and differentiated, in each precision, against the f64
+//! reference.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::env;
 
-use common::compare::failures_on;
-use common::program::Case;
-use common::rows::table;
 use modgrad_device::Device;
-use modgrad_device::emulated::Emulated;
 use modgrad_graph::storage::Precision;
-
-const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+use modgrad_testing::compare::{PRECISIONS, failures_on};
+use modgrad_testing::program::Case;
+use modgrad_testing::rows::table;
 
 /// Ops that the device does not have yet. One that it has must not stand here.
 const MISSING: &[&str] = &[
@@ -34,8 +28,9 @@ const MISSING: &[&str] = &[
     "walk",
 ];
 
-fn emulated() -> Device {
-    Device::new(Arc::new(Emulated::new().unwrap())).unwrap()
+fn device() -> Device {
+    let name = env::var("MODGRAD_TEST_DEVICE").unwrap_or_else(|_| "emulated".to_owned());
+    Device::open(&name, &[]).unwrap()
 }
 
 /// The failures of a case, without those that say that a missing op is missing.
@@ -56,7 +51,7 @@ fn report(failures: &[String]) {
 
 #[test]
 fn rows_agree_with_the_reference() {
-    let device = emulated();
+    let device = device();
     let mut wrong = Vec::new();
     let mut passed = BTreeSet::new();
     for (precision, tolerance) in PRECISIONS {
@@ -80,7 +75,7 @@ fn rows_agree_with_the_reference() {
 
 #[test]
 fn rows_agree_when_their_results_are_stored_as_bf16() {
-    let device = emulated();
+    let device = device();
     let mut wrong = Vec::new();
     for row in table() {
         let case = row.case_stored_as_bf16();
@@ -97,7 +92,7 @@ fn rows_agree_when_their_results_are_stored_as_bf16() {
 
 #[test]
 fn differentiated_rows_agree_with_the_reference() {
-    let device = emulated();
+    let device = device();
     let mut wrong = Vec::new();
     for row in table().into_iter().filter(|row| !row.differentiable.is_empty()) {
         let case = row.case_with_gradients();

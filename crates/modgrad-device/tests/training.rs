@@ -1,16 +1,12 @@
 //! Gradients that are added up over passes, dense and sparse, against the f64 reference.
 
-#[path = "../../modgrad-graph/tests/common/mod.rs"]
-#[allow(dead_code)] // Each test file uses a part.
-mod common;
-
 use std::sync::Arc;
 
-use common::updates::assert_updates_agree;
 use modgrad_device::Device;
 use modgrad_device::emulated::Emulated;
 use modgrad_graph::Op;
 use modgrad_graph::storage::Precision;
+use modgrad_testing::updates::assert_updates_agree;
 
 /// Ops that write gradients of parameters in place, or a table's row by row.
 fn adds(op: &Op) -> bool {

@@ -1,25 +1,18 @@
 //! The CPU backend against the f64 reference: every op, alone and
 //! differentiated, in each precision and on each instruction set.
 
-#[allow(dead_code)] // Each test file uses a part.
-mod common;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use common::compare::{failures_on, tensors};
-use common::program::Case;
-use common::rows::{KEY, table};
 use modgrad_compute::Isa;
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::executor::Executor;
 use modgrad_graph::reference::run;
 use modgrad_graph::storage::Precision;
 use modgrad_graph::{DType, Error, Op};
-
-/// The precisions, and how far a result may be from the reference: the norm of
-/// the difference over the norm of the result.
-const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+use modgrad_testing::compare::{PRECISIONS, failures_on, tensors};
+use modgrad_testing::program::Case;
+use modgrad_testing::rows::{KEY, table};
 
 /// Every row by itself, on one thread and on three.
 #[test]

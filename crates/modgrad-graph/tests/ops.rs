@@ -1,14 +1,12 @@
 //! Every op, row by row: its shapes, its gradient rule and its kernels against
 //! the f64 reference.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::rows::{KEY, table};
 use modgrad_graph::gradient::differentiate;
 use modgrad_graph::reference::{Array, check_gradients, evaluate, run};
 use modgrad_graph::{DType, Error, Op, Program, ValueId};
+use modgrad_testing::rows::{KEY, table};
 
 /// Ops without a row: every row's program is made of them.
 const LEAVES: [&str; 2] = ["input", "parameter"];

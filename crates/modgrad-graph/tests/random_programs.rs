@@ -1,15 +1,12 @@
 //! Properties of random programs.
 
-#[allow(dead_code)] // Only the operands are used here.
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::random::Random;
 use modgrad_compute::function::{BinaryFunction, GateActivation, UnaryFunction};
 use modgrad_compute::reduce::Reduction;
 use modgrad_graph::reference::{RunKey, run};
 use modgrad_graph::{DType, Op, Program, ValueId};
+use modgrad_testing::random::Random;
 use proptest::prelude::*;
 
 /// An f32 input and a byte input, and some f32 value to go on from.

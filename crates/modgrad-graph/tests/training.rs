@@ -1,11 +1,8 @@
 //! The gradients that training accumulates, against the f64 reference.
 
-#[allow(dead_code)] // Each test file uses a part.
-mod common;
-
-use common::updates::assert_updates_agree;
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::storage::Precision;
+use modgrad_testing::updates::assert_updates_agree;
 
 #[test]
 fn the_first_update_is_the_gradient_of_the_reference() {

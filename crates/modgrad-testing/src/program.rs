@@ -8,8 +8,8 @@ use modgrad_graph::gradient::differentiate;
 use modgrad_graph::reference::Array;
 use modgrad_graph::{DType, Op, Program, ValueId};
 
-use super::random::Random;
-use super::rows::Row;
+use crate::random::Random;
+use crate::rows::Row;
 
 /// A program and what it runs on.
 pub struct Case {

@@ -12,8 +12,8 @@ use modgrad_graph::storage::Precision;
 use modgrad_graph::training::{Group, Rule, Settings, Training};
 use modgrad_graph::{DType, Op, Program, Tensor};
 
-use super::program::Case;
-use super::rows::{KEY, table};
+use crate::program::Case;
+use crate::rows::{KEY, table};
 
 /// The first update is the gradient itself.
 const SGD: Rule =

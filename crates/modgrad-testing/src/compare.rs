@@ -9,8 +9,25 @@ use modgrad_graph::reference::{Array, run};
 use modgrad_graph::storage::Precision;
 use modgrad_graph::{DType, Tensor};
 
-use super::program::Case;
-use super::rows::KEY;
+use crate::program::Case;
+use crate::rows::{KEY, table};
+
+/// The precisions, and how far a result may be from the reference: the norm of
+/// the difference over the norm of the result.
+pub const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2)];
+
+/// Every row by itself in each precision: how many there are, and what is wrong in words.
+pub fn table_failures<B: Backend + Clone>(backend: &B) -> (usize, Vec<String>) {
+    let mut failures = Vec::new();
+    let rows = table();
+    for (precision, tolerance) in PRECISIONS {
+        for row in &rows {
+            let found = failures_on(&row.case(), backend, precision, tolerance);
+            failures.extend(found.iter().map(|f| format!("{precision:?}, {}: {f}", row.name)));
+        }
+    }
+    (rows.len(), failures)
+}
 
 /// As [`compare`]; a panic is one more way to fail.
 pub fn failures_on<B: Backend + Clone>(
@@ -62,7 +79,7 @@ fn compare<B: Backend + Clone>(
             let difference = difference(&Array::from(&output), &expected[value]);
             let allowed = if output.dtype() == DType::F32 { tolerance } else { 0.0 };
             if difference.is_nan() || difference > allowed {
-                failures.push(format!("`{name}` {} is off by {difference:e}", output.spec()));
+                failures.push(format!("`{name}` {} is off by {difference:.1e}", output.spec()));
             }
         }
     }

@@ -32,7 +32,7 @@ struct Launch {
     unsigned message_bytes;
     unsigned char *shared;
     void *const *values;      // each argument's bytes
-    const unsigned *sizes;    // and how many these are
+    const unsigned *sizes;    // and how many these are, or null where that is not known
     const unsigned char *kinds; // 'p' pointer, 'i' integer, 'f' float, 's' struct
     char *message;            // what went wrong, empty if nothing did
 };
@@ -217,11 +217,11 @@ template <class... P> struct Call {
 template <class... P> void call(const Launch &launch, void (*kernel)(P...)) {
     message = launch.message;
     message_bytes = launch.message_bytes;
-    if (launch.arguments != sizeof...(P))
+    if (launch.sizes && launch.arguments != sizeof...(P))
         return complain("%lld arguments for %lld parameters", launch.arguments, sizeof...(P));
     const unsigned sizes[] = {sizeof(P)..., 0};
     const char kinds[] = {kind_of<P>()..., 0};
-    for (unsigned index = 0; index < launch.arguments; index++)
+    for (unsigned index = 0; launch.sizes && index < launch.arguments; index++)
         if (launch.sizes[index] != sizes[index] || launch.kinds[index] != kinds[index])
             return complain("argument %lld is not of its parameter's type (%lld bytes)", index,
                             sizes[index]);

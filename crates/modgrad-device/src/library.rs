@@ -1,7 +1,7 @@
 //! Vendors' libraries, found when they are asked for and never linked.
 //!
-//! Looked for by the names that the system's loader knows, then in the folders that Python
-//! gives (those of NVIDIA's packages) and those of `MODGRAD_LIBRARIES`.
+//! Looked for in the folders of `MODGRAD_LIBRARIES`, then by the names that the system's
+//! loader knows, then in the folders that Python gives (those of NVIDIA's packages).
 //!
 //! This is libloading rather than cudarc: cudarc panics where a library is absent, looks
 //! only where the loader does, and knows NVIDIA alone, while some thirty functions, nearly
@@ -32,12 +32,15 @@ pub(crate) struct Wanted<'a> {
 impl Library {
     /// Opens the first of the names that is somewhere.
     pub(crate) fn open(wanted: &Wanted<'_>, folders: &[PathBuf]) -> Result<Library> {
-        let folders = search(folders);
+        let set = env::var_os("MODGRAD_LIBRARIES").unwrap_or_default();
+        let (set, given) = (search(env::split_paths(&set)), search(folders.iter().cloned()));
         let mut refused = None;
         for name in wanted.names {
-            let paths =
-                folders.iter().map(|folder| folder.join(name)).filter(|path| path.is_file());
-            for path in [PathBuf::from(name)].into_iter().chain(paths) {
+            let within = |folders: &[PathBuf]| -> Vec<PathBuf> {
+                let paths = folders.iter().map(|folder| folder.join(name));
+                paths.filter(|path| path.is_file()).collect()
+            };
+            for path in [within(&set), vec![PathBuf::from(name)], within(&given)].concat() {
                 // SAFETY: a vendor's library may be initialised by loading it; that is its use.
                 match unsafe { libloading::Library::new(&path) } {
                     Ok(library) => {
@@ -85,15 +88,10 @@ impl Library {
     }
 }
 
-/// Given folders, then those of the environment; packages of Python name the file only, so a
-/// folder's `lib` folders two levels down count too.
-fn search(folders: &[PathBuf]) -> Vec<PathBuf> {
-    let set = env::var_os("MODGRAD_LIBRARIES").unwrap_or_default();
+/// Folders, and the `lib` folders below each of theirs: NVIDIA's packages have one each.
+fn search(folders: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    for folder in env::split_paths(&set).chain(folders.iter().cloned()) {
-        if folder.as_os_str().is_empty() {
-            continue;
-        }
+    for folder in folders.filter(|folder| !folder.as_os_str().is_empty()) {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         let mut below: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path().join("lib")))

@@ -74,30 +74,40 @@ impl Products {
         })
     }
 
-    /// hipBLAS on a stream. Version 3 took over the numbers that version 2 has under names
-    /// ending in `_v2`; before these, types were numbers of its own.
+    /// hipBLAS on a stream. Version 2 has types as HIP numbers them under a name ending in
+    /// `_v2`, version 3 under the name that had numbers of its own before. Older versions
+    /// don't tell which they are, so that is seen from what they have.
     pub(crate) fn hip(library: &Library, stream: *mut c_void) -> Result<Products> {
         let handle = handle(library, "hipBLAS", "hipblasCreate", "hipblasSetStream", stream)?;
-        let number = version(library, "hipblasGetVersion", handle)?;
-        let major = number / 100_000;
-        let second = library.has("hipblasGemmStridedBatchedEx_v2");
-        let symbol = if second && major < 3 {
-            "hipblasGemmStridedBatchedEx_v2"
+        let mode: unsafe extern "C" fn(*mut c_void, i32) -> i32 =
+            library.function("hipblasSetAtomicsMode")?;
+        // HIPBLAS_ATOMICS_NOT_ALLOWED: sums have one order.
+        // SAFETY: the handle is a new one.
+        unsafe { mode(handle, 0) };
+        let (symbol, major) = if library.has("hipblasGemmStridedBatchedEx_v2") {
+            ("hipblasGemmStridedBatchedEx_v2", 2)
+        } else if library.has("hipblasGemmStridedBatchedEx_64") {
+            ("hipblasGemmStridedBatchedEx", 3)
         } else {
-            "hipblasGemmStridedBatchedEx"
+            ("hipblasGemmStridedBatchedEx", 1)
         };
-        let current = second || major >= 3;
+        let version = if library.has("hipblasGetVersion") {
+            let number = version(library, "hipblasGetVersion", handle)?;
+            format!("{}.{}", number / 10_000, number / 100 % 100)
+        } else {
+            format!("{major}")
+        };
         Ok(Products {
             handle,
             gemm: library.function(symbol)?,
             name: "hipBLAS",
-            version: format!("{major}.{}", number / 100 % 1000),
+            version,
             plain: 111,      // HIPBLAS_OP_N
             transposed: 112, // HIPBLAS_OP_T
             // HIP_R_32F, HIP_R_16BF and HIPBLAS_COMPUTE_32F, or HIPBLAS_R_32F, HIPBLAS_R_16B.
-            f32: if current { 0 } else { 151 },
-            bf16: if current { 14 } else { 168 },
-            sums: if current { 2 } else { 151 },
+            f32: if major > 1 { 0 } else { 151 },
+            bf16: if major > 1 { 14 } else { 168 },
+            sums: if major > 1 { 2 } else { 151 },
             algorithm: 160, // HIPBLAS_GEMM_DEFAULT
         })
     }

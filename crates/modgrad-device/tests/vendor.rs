@@ -1,0 +1,196 @@
+//! The drivers for NVIDIA's and AMD's libraries, against stand-ins for these
+//! (`fake/vendor.cpp`): what is called, in what order, with which arguments, and what is
+//! said when something goes wrong. That real libraries do the same only a card can show.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::{env, fs};
+
+use modgrad_device::{Device, vendor};
+use modgrad_testing::compare::table_failures;
+
+/// The stand-ins' folder, compiled once a process.
+fn libraries(hip: bool, hipblas: u32) -> PathBuf {
+    static COMPILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut compiled = COMPILED.lock().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let name = if hip { format!("fake-hip-{hipblas}") } else { "fake-cuda".to_owned() };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !compiled.insert(folder.clone()) {
+        return folder;
+    }
+    fs::remove_dir_all(&folder).ok();
+    fs::create_dir_all(&folder).unwrap();
+    let names: &[&str] = if hip {
+        &["libamdhip64.so", "libhiprtc.so", "libhipblas.so"]
+    } else {
+        &["libcuda.so.1", "libnvrtc.so.12", "libcublas.so.12", "libcublasLt.so.12"]
+    };
+    let emulator = here.join("kernels/emulator.h");
+    let output = Command::new("c++")
+        .args(["-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-fno-gnu-unique"])
+        .arg(format!("-DEMULATOR=\"{}\"", emulator.display()))
+        .arg(format!("-DHIPBLAS_MAJOR={hipblas}"))
+        .args(hip.then_some("-DHIP"))
+        .arg(here.join("tests/fake/vendor.cpp"))
+        .arg("-o")
+        .arg(folder.join(names[0]))
+        .arg("-ldl")
+        .output()
+        .expect("a C++ compiler");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in &names[1..] {
+        fs::copy(folder.join(names[0]), folder.join(name)).unwrap();
+    }
+    folder
+}
+
+/// Does `action` in a process of its own, which finds the stand-ins; returns what it says.
+fn child(action: &str, device: &str, libraries: &Path, settings: &[(&str, &str)]) -> String {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "acts_on_stand_ins", "--ignored", "--nocapture"])
+        .env("ACTION", action)
+        .env("DEVICE", device)
+        .env("MODGRAD_LIBRARIES", libraries)
+        .env("MODGRAD_CACHE", libraries.join("cache"))
+        .envs(settings.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let said: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once("SAID ")).map(|(_, said)| said).collect();
+    assert!(!said.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    said.join("\n")
+}
+
+#[test]
+#[ignore = "the other tests run it, each with its own environment"]
+fn acts_on_stand_ins() {
+    let (action, name) = (env::var("ACTION").unwrap(), env::var("DEVICE").unwrap());
+    let said = match act(&action, &name) {
+        Ok(said) => said,
+        Err(error) => error.to_string(),
+    };
+    println!("\nSAID {}", said.replace('\n', "\nSAID "));
+}
+
+fn act(action: &str, name: &str) -> modgrad_graph::Result<String> {
+    if action == "cards" {
+        return Ok(format!("{:?}", vendor::cards(name, &[])?));
+    }
+    let device = Device::open(name, &[])?;
+    match action {
+        "table" => {
+            let (rows, mut failures) = table_failures(&device);
+            failures.retain(|failure| !failure.contains("is not yet on the device"));
+            failures.truncate(20);
+            Ok(if failures.is_empty() { format!("{rows} rows pass") } else { failures.join("\n") })
+        }
+        "describe" => Ok(format!("{:?}", device.driver().describe()?)),
+        "allocate" => device.zeros(1 << 30).map(|_| "allocated".to_owned()),
+        "wait" => {
+            let first = device.driver().synchronise().unwrap_err();
+            let second = device.driver().synchronise().unwrap_err();
+            Ok(format!("{first}\n{second}"))
+        }
+        _ => unreachable!("{action}"),
+    }
+}
+
+#[test]
+fn the_op_table_passes_on_stand_ins_and_code_is_kept() {
+    for (device, hip) in [("cuda", false), ("hip", true)] {
+        let folder = libraries(hip, 2);
+        let said = child("table", device, &folder, &[]);
+        assert!(said.ends_with(" rows pass"), "{device}: {said}");
+
+        // What was compiled is kept: a compiler that fails is not asked.
+        let broken = [("FAKE_COMPILER_FAILS", "1")];
+        assert_eq!(child("table", device, &folder, &broken), said);
+
+        // An entry that is not whole is made again.
+        let entries: Vec<PathBuf> = fs::read_dir(folder.join("cache"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        for (index, entry) in entries.iter().enumerate() {
+            let bytes = fs::read(entry).unwrap();
+            let kept = [0, 31, bytes.len() - 1, bytes.len() / 2][index % 4];
+            fs::write(entry, &bytes[..kept]).unwrap();
+        }
+        let failed = child("table", device, &folder, &broken);
+        assert!(failed.contains("does not compile for "), "{failed}");
+        assert!(failed.contains(": x.hip(3): error: made up"), "{failed}");
+        assert_eq!(child("table", device, &folder, &[]), said);
+    }
+}
+
+#[test]
+fn products_pass_with_each_generation_of_hipblas() {
+    for major in [1, 3] {
+        let said = child("table", "hip", &libraries(true, major), &[]);
+        assert!(said.ends_with(" rows pass"), "hipBLAS {major}: {said}");
+    }
+}
+
+#[test]
+fn a_device_is_described() {
+    let said = child("describe", "cuda", &libraries(false, 2), &[]);
+    for part in ["Made-up card", "sm_90", "CUDA 12.4", "NVRTC", "cuBLAS", "12.4"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = child("describe", "hip", &libraries(true, 2), &[]);
+    for part in ["Made-up card", "\"gfx90a\"", "HIP 6.0", "hiprtc", "hipBLAS"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let cards = child("cards", "cuda", &libraries(false, 2), &[("FAKE_CARDS", "0")]);
+    assert_eq!(cards, "[]");
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_one_line() {
+    let cuda = libraries(false, 2);
+    let hip = libraries(true, 2);
+    let nothing = cuda.join("nothing");
+    fs::create_dir_all(&nothing).unwrap();
+    fs::copy(cuda.join("libcuda.so.1"), nothing.join("libcuda.so.1")).unwrap();
+    let cases: &[(&str, &str, &Path, &[(&str, &str)], &str)] = &[
+        ("describe", "cuda", &cuda, &[("FAKE_INIT", "100")], "there is no NVIDIA card"),
+        ("describe", "hip", &hip, &[("FAKE_INIT", "101")], "there is no AMD card"),
+        ("describe", "cuda", &cuda, &[("FAKE_INIT", "803")], "does not start (error 803); hint:"),
+        ("describe", "cuda", &cuda, &[("FAKE_DRIVER", "11040")], "driver is for CUDA 11.4, and"),
+        ("describe", "cuda", &cuda, &[("FAKE_MAJOR", "12")], "the card is sm_120, and NVRTC 12.4"),
+        ("describe", "cuda", &nothing, &[], "pip install nvidia-cuda-nvrtc-cu12"),
+        (
+            "allocate",
+            "cuda",
+            &cuda,
+            &[("FAKE_MEMORY_MIB", "100")],
+            "out of memory: 1024 MiB were asked for, 99 of 100 MiB are free; hint:",
+        ),
+        (
+            "allocate",
+            "hip",
+            &hip,
+            &[("FAKE_MEMORY_MIB", "100")],
+            "--device hip: out of memory: 1024 MiB were asked for",
+        ),
+    ];
+    for (action, device, folder, settings, expected) in cases {
+        let said = child(action, device, folder, settings);
+        assert!(said.contains(expected) && !said.contains('\n'), "{expected}: {said}");
+    }
+}
+
+#[test]
+fn a_kernel_that_hangs_is_given_up() {
+    for (device, hip) in [("cuda", false), ("hip", true)] {
+        let settings = [("FAKE_HANG", "1"), ("MODGRAD_WATCHDOG", "0.2")];
+        let said = child("wait", device, &libraries(hip, 2), &settings);
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines[0].contains("a kernel has not ended after"), "{said}");
+        assert!(lines[1].contains("no longer answers"), "{said}");
+    }
+}

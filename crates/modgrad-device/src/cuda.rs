@@ -22,9 +22,13 @@ const NO_DEVICE: i32 = 100;
 
 /// The first card, ready.
 pub fn open(folders: &[PathBuf]) -> Result<Vendor> {
-    let Some(card) = cards(folders)?.into_iter().next() else {
-        return Err(failed("--device cuda: there is no NVIDIA card that the driver knows; hint: see what nvidia-smi \
-             says, or use --device cpu".to_owned()));
+    let first = cards(folders)?.next().transpose()?;
+    let Some(card) = first else {
+        return Err(failed(
+            "--device cuda: there is no NVIDIA card that the driver knows; hint: see what \
+             nvidia-smi says, or use --device cpu"
+                .to_owned(),
+        ));
     };
     let driver = driver_version(&card)?;
     let compiler = compiler(driver, folders)?;
@@ -39,57 +43,63 @@ pub(crate) fn compiler(driver: i32, folders: &[PathBuf]) -> Result<Library> {
     library("nvrtc", "nvidia-cuda-nvrtc", driver, folders)
 }
 
-/// All cards.
-pub(crate) fn cards(folders: &[PathBuf]) -> Result<Vec<Card>> {
+/// All cards, each opened when it is asked for: a context takes some hundred MB of a card.
+pub(crate) fn cards(folders: &[PathBuf]) -> Result<impl Iterator<Item = Result<Card>>> {
     let names = ["libcuda.so.1".to_owned(), "libcuda.so".to_owned()];
     let hint = "install NVIDIA's driver (Debian: nvidia-driver), or use --device cpu";
     let library = Library::open(&Wanted { names: &names, device: FLAG, hint }, folders)?;
     let start: unsafe extern "C" fn(u32) -> i32 = library.function("cuInit")?;
     // SAFETY: it takes no flags.
     let started = unsafe { start(0) };
-    if started == NO_DEVICE {
-        return Ok(Vec::new());
-    }
-    let words = || Ok(Words::Written(library.function("cuGetErrorString")?));
-    if started != 0 {
-        return Err(failed(format!(
-            "--device cuda: NVIDIA's driver does not start (error {started}); hint: see what \
-             nvidia-smi says"
-        )));
-    }
-    let functions = Functions::load(&library, true)?;
     let mut count = 0;
-    // SAFETY: it writes one int.
-    unsafe { (functions.count)(&mut count) };
+    if started != NO_DEVICE {
+        if started != 0 {
+            return Err(failed(format!(
+                "--device cuda: NVIDIA's driver does not start (error {started}); hint: see what \
+                 nvidia-smi says"
+            )));
+        }
+        // SAFETY: it writes one int.
+        unsafe { (Functions::load(&library, true)?.count)(&mut count) };
+    }
+    Ok((0..count).map(move |ordinal| card(&library, ordinal)))
+}
+
+/// A card with a context, which it gives back when it is dropped.
+fn card(library: &Library, ordinal: i32) -> Result<Card> {
     let attribute: unsafe extern "C" fn(*mut i32, i32, i32) -> i32 =
         library.function("cuDeviceGetAttribute")?;
     let retain: unsafe extern "C" fn(*mut *mut c_void, i32) -> i32 =
         library.function("cuDevicePrimaryCtxRetain")?;
-    let mut cards = Vec::new();
-    for ordinal in 0..count {
-        let (mut major, mut minor, mut version) = (0, 0, 0);
-        let mut context = null_mut();
-        let functions = Functions::load(&library, true)?;
-        // SAFETY: each writes one value of the type it is given.
-        let status = unsafe {
-            attribute(&mut major, COMPUTE_CAPABILITY_MAJOR, ordinal);
-            attribute(&mut minor, COMPUTE_CAPABILITY_MINOR, ordinal);
-            (functions.driver_version)(&mut version);
-            retain(&mut context, ordinal)
-        };
-        let card = Card {
-            functions,
-            words: words()?,
-            current: Current::Context { set: library.function("cuCtxSetCurrent")?, context },
-            flag: FLAG,
-            ordinal,
-            architecture: format!("sm_{major}{minor}"),
-            driver_version: format!("CUDA {}.{}", version / 1000, version / 10 % 100),
-        };
-        card.check("opening the card", status)?;
-        cards.push(card);
+    let functions = Functions::load(library, true)?;
+    let (mut major, mut minor, mut version) = (0, 0, 0);
+    // SAFETY: each writes one int.
+    unsafe {
+        attribute(&mut major, COMPUTE_CAPABILITY_MAJOR, ordinal);
+        attribute(&mut minor, COMPUTE_CAPABILITY_MINOR, ordinal);
+        (functions.driver_version)(&mut version);
     }
-    Ok(cards)
+    let mut card = Card {
+        functions,
+        words: Words::Written(library.function("cuGetErrorString")?),
+        current: Current::Context {
+            set: library.function("cuCtxSetCurrent")?,
+            release: library.function("cuDevicePrimaryCtxRelease_v2")?,
+            context: null_mut(),
+        },
+        flag: FLAG,
+        ordinal,
+        architecture: format!("sm_{major}{minor}"),
+        driver_version: format!("CUDA {}.{}", version / 1000, version / 10 % 100),
+    };
+    let mut made = null_mut();
+    // SAFETY: it writes one context.
+    let status = unsafe { retain(&mut made, ordinal) };
+    card.check("opening the card", status)?;
+    if let Current::Context { context, .. } = &mut card.current {
+        *context = made;
+    }
+    Ok(card)
 }
 
 /// As 12040; an old driver is refused.

@@ -18,8 +18,11 @@ const PROPERTIES_BYTES: usize = 8192;
 /// The first card, ready.
 pub fn open(folders: &[PathBuf]) -> Result<Vendor> {
     let Some(card) = cards(folders)?.into_iter().next() else {
-        return Err(failed("--device hip: there is no AMD card that the driver knows; hint: see what rocminfo says, or \
-             use --device cpu".to_owned()));
+        return Err(failed(
+            "--device hip: there is no AMD card that the driver knows; hint: see what rocminfo \
+             says, or use --device cpu"
+                .to_owned(),
+        ));
     };
     let compiler = compiler(folders)?;
     let hint = "install ROCm's hipblas (Debian: libhipblas0)";

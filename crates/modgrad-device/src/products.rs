@@ -36,6 +36,7 @@ type Gemm = unsafe extern "C" fn(
 /// The library with its numbers for things.
 pub(crate) struct Products {
     handle: *mut c_void,
+    destroy: unsafe extern "C" fn(*mut c_void) -> i32,
     gemm: Gemm,
     name: &'static str,
     pub(crate) version: String,
@@ -62,6 +63,7 @@ impl Products {
         let version = version(library, "cublasGetVersion_v2", handle)?;
         Ok(Products {
             handle,
+            destroy: library.function("cublasDestroy_v2")?,
             gemm: library.function("cublasGemmStridedBatchedEx")?,
             name: "cuBLAS",
             version: format!("{}.{}", version / 10_000, version / 100 % 100),
@@ -99,6 +101,7 @@ impl Products {
         };
         Ok(Products {
             handle,
+            destroy: library.function("hipblasDestroy")?,
             gemm: library.function(symbol)?,
             name: "hipBLAS",
             version,
@@ -110,6 +113,12 @@ impl Products {
             sums: if major > 1 { 2 } else { 151 },
             algorithm: 160, // HIPBLAS_GEMM_DEFAULT
         })
+    }
+
+    /// Gives the handle back; nothing may be run after this.
+    pub(crate) fn close(&mut self) {
+        // SAFETY: the handle is alive until now.
+        unsafe { (self.destroy)(self.handle) };
     }
 
     /// These libraries are column-major: a row-major C = A·B is their Cᵀ = Bᵀ·Aᵀ, where a

@@ -38,6 +38,7 @@ functions! {
             = "cuMemcpyDtoDAsync_v2" | "hipMemcpyDtoDAsync",
         set: fn(Address, u8, usize, *mut c_void) = "cuMemsetD8Async" | "hipMemsetD8Async",
         new_stream: fn(*mut *mut c_void, u32) = "cuStreamCreate" | "hipStreamCreateWithFlags",
+        end_stream: fn(*mut c_void) = "cuStreamDestroy_v2" | "hipStreamDestroy",
         query: fn(*mut c_void) = "cuStreamQuery" | "hipStreamQuery",
         load: fn(*mut *mut c_void, *const c_void) = "cuModuleLoadData" | "hipModuleLoadData",
         function: fn(*mut *mut c_void, *mut c_void, *const c_char)
@@ -67,8 +68,16 @@ const NON_BLOCKING: u32 = 1;
 
 /// How a card is made a thread's own.
 pub(crate) enum Current {
-    Context { set: unsafe extern "C" fn(*mut c_void) -> i32, context: *mut c_void },
-    Ordinal { set: unsafe extern "C" fn(i32) -> i32, ordinal: i32 },
+    Context {
+        set: unsafe extern "C" fn(*mut c_void) -> i32,
+        release: unsafe extern "C" fn(i32) -> i32,
+        /// Null until it is retained.
+        context: *mut c_void,
+    },
+    Ordinal {
+        set: unsafe extern "C" fn(i32) -> i32,
+        ordinal: i32,
+    },
 }
 
 /// The words of an error's number.
@@ -77,7 +86,7 @@ pub(crate) enum Words {
     Returned(unsafe extern "C" fn(i32) -> *const c_char),
 }
 
-/// What `cuda` and `hip` find out about a card.
+/// What `cuda` and `hip` find out about a card, and its context.
 pub(crate) struct Card {
     pub(crate) functions: Functions,
     pub(crate) words: Words,
@@ -90,10 +99,10 @@ pub(crate) struct Card {
 
 /// An NVIDIA or AMD card, ready to run kernels.
 pub struct Vendor {
-    card: Card,
     stream: *mut c_void,
     compiler: Compiler,
     products: Mutex<Products>,
+    card: Card,
     patience: Duration,
     /// Whether each launch is waited for, so that a fault names its kernel.
     careful: bool,
@@ -137,7 +146,7 @@ impl Card {
     fn enter(&self) -> Result<()> {
         let status = match self.current {
             // SAFETY: the context is one that was retained.
-            Current::Context { set, context } => unsafe { set(context) },
+            Current::Context { set, context, .. } => unsafe { set(context) },
             // SAFETY: the ordinal is one that was counted.
             Current::Ordinal { set, ordinal } => unsafe { set(ordinal) },
         };
@@ -169,6 +178,21 @@ impl Card {
             versions: vec![("driver".to_owned(), self.driver_version.clone())],
             memory: (total, free),
         })
+    }
+}
+
+impl Drop for Card {
+    /// Other users of the card in this process hold its context on their own.
+    fn drop(&mut self) {
+        if let Current::Context { set, release, context } = self.current
+            && !context.is_null()
+        {
+            // SAFETY: it was retained once; no context is current after this.
+            unsafe {
+                set(null_mut());
+                release(self.ordinal);
+            }
+        }
     }
 }
 
@@ -237,6 +261,17 @@ impl Vendor {
             } else {
                 std::hint::spin_loop();
             }
+        }
+    }
+}
+
+impl Drop for Vendor {
+    fn drop(&mut self) {
+        // A hung card is left alone: even giving things back would wait for it.
+        if self.enter().is_ok() {
+            self.products.get_mut().unwrap_or_else(PoisonError::into_inner).close();
+            // SAFETY: nothing else has the stream, and the library of products is done with it.
+            unsafe { (self.card.functions.end_stream)(self.stream) };
         }
     }
 }
@@ -392,10 +427,9 @@ pub fn compile_all(flag: &str, architecture: &str, folders: &[PathBuf]) -> Resul
 
 /// The cards of a vendor.
 pub fn cards(flag: &str, folders: &[PathBuf]) -> Result<Vec<Description>> {
-    let found = match flag {
-        "cuda" => cuda::cards(folders)?,
-        "hip" => hip::cards(folders)?,
-        _ => return Err(Error::Device { message: format!("--device {flag} has no cards") }),
-    };
-    found.iter().map(Card::describe).collect()
+    match flag {
+        "cuda" => cuda::cards(folders)?.map(|card| card?.describe()).collect(),
+        "hip" => hip::cards(folders)?.iter().map(Card::describe).collect(),
+        _ => Err(Error::Device { message: format!("--device {flag} has no cards") }),
+    }
 }

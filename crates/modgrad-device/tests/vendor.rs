@@ -84,6 +84,9 @@ fn act(action: &str, name: &str) -> modgrad_graph::Result<String> {
     if action == "cards" {
         return Ok(format!("{:?}", vendor::cards(name, &[])?));
     }
+    if action == "contexts" {
+        return contexts();
+    }
     let device = Device::open(name, &[])?;
     match action {
         "table" => {
@@ -107,6 +110,36 @@ fn act(action: &str, name: &str) -> modgrad_graph::Result<String> {
 
 /// Ops whose rows pass through all that HIP's driver does, from few sources.
 const FEW: (&str, &str) = ("OPS", "mat_mul linear unary reduce");
+
+/// How many contexts are held after each of some steps.
+fn contexts() -> modgrad_graph::Result<String> {
+    let path = Path::new(&env::var_os("MODGRAD_LIBRARIES").unwrap()).join("libcuda.so.1");
+    // SAFETY: the stand-in does nothing when it is loaded; the function is as its source says.
+    let (library, mut held) = unsafe { (libloading::Library::new(path).unwrap(), Vec::new()) };
+    let count = || {
+        // SAFETY: as above.
+        let counts = unsafe { library.get::<unsafe extern "C" fn() -> i32>(b"fake_retained") };
+        // SAFETY: as above.
+        unsafe { counts.unwrap()() }
+    };
+    let device = Device::open("cuda", &[])?;
+    held.push(count());
+    let cards = vendor::cards("cuda", &[])?;
+    held.push(count());
+    // Those of the cards that were listed are gone, that of the device is not.
+    let memory = device.zeros(1 << 20)?;
+    drop(device);
+    held.push(count());
+    drop(memory);
+    held.push(count());
+    Ok(format!("{} cards: {held:?}", cards.len()))
+}
+
+#[test]
+fn only_the_card_that_is_used_keeps_a_context() {
+    let said = child("contexts", "cuda", &libraries(false, 2), &[("FAKE_CARDS", "4")]);
+    assert_eq!(said, "4 cards: [1, 1, 1, 0]");
+}
 
 #[test]
 fn the_op_table_passes_on_stand_ins() {
@@ -169,6 +202,13 @@ fn what_goes_wrong_is_said_in_one_line() {
         ("describe", "cuda", &cuda, &[("FAKE_INIT", "100")], "there is no NVIDIA card"),
         ("describe", "hip", &hip, &[("FAKE_INIT", "101")], "there is no AMD card"),
         ("describe", "cuda", &cuda, &[("FAKE_INIT", "803")], "does not start (error 803); hint:"),
+        (
+            "describe",
+            "cuda",
+            &cuda,
+            &[("FAKE_RETAIN", "46")],
+            "--device cuda: opening the card failed: made-up error (error 46)",
+        ),
         ("describe", "cuda", &cuda, &[("FAKE_DRIVER", "11040")], "driver is for CUDA 11.4, and"),
         ("describe", "cuda", &cuda, &[("FAKE_MAJOR", "12")], "the card is sm_120, and NVRTC 12.4"),
         ("describe", "cuda", &nothing, &[], "pip install nvidia-cuda-nvrtc-cu12"),

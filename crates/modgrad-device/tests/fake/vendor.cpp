@@ -52,10 +52,11 @@ int NAME(cuDeviceTotalMem_v2, hipDeviceTotalMem)(size_t *bytes, int) {
     *bytes = total_bytes();
     return 0;
 }
+static void *current; // NVIDIA's context
 int NAME(cuMemGetInfo_v2, hipMemGetInfo)(size_t *free, size_t *total) {
     *total = total_bytes();
     *free = *total - held;
-    return 0;
+    return NAME(current ? 0 : 201, 0);
 }
 #ifdef HIP
 int hipSetDevice(int ordinal) { return ordinal ? 101 : 0; }
@@ -66,16 +67,25 @@ int hipGetDevicePropertiesR0600(char *properties, int) {
     return 0;
 }
 #else
-static int context;
+static int context, retained;
+int fake_retained() { return retained; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     *value = attribute == 75 ? setting("FAKE_MAJOR", 9) : attribute == 76 ? 0 : -1;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **made, int) {
     *made = &context;
+    retained++;
+    return setting("FAKE_RETAIN", 0);
+}
+int cuDevicePrimaryCtxRelease_v2(int) {
+    retained--;
     return 0;
 }
-int cuCtxSetCurrent(void *given) { return given == &context ? 0 : 201; }
+int cuCtxSetCurrent(void *given) {
+    current = given;
+    return !given || given == &context ? 0 : 201;
+}
 int cuGetErrorString(int, const char **words) {
     *words = "made-up error";
     return 0;
@@ -136,6 +146,7 @@ int NAME(cuStreamCreate, hipStreamCreateWithFlags)(void **made, unsigned flags) 
     *made = &stream;
     return flags == 1 ? 0 : 1;
 }
+int NAME(cuStreamDestroy_v2, hipStreamDestroy)(void *on) { return on == &stream ? 0 : 400; }
 int NAME(cuStreamQuery, hipStreamQuery)(void *on) {
     if (on != &stream) return 400;
     return setting("FAKE_HANG", 0) ? 600 : 0;
@@ -262,6 +273,7 @@ int NAME(cublasCreate_v2, hipblasCreate)(void **made) {
     *made = &handle;
     return 0;
 }
+int NAME(cublasDestroy_v2, hipblasDestroy)(void *given) { return given != &handle; }
 int NAME(cublasSetStream_v2, hipblasSetStream)(void *given, void *) { return given != &handle; }
 static bool one_order; // products sum in one order, in f32
 #ifdef HIP

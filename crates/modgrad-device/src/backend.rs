@@ -6,9 +6,10 @@ use modgrad_graph::reference::RunKey;
 use modgrad_graph::storage::{Precision, Storage};
 use modgrad_graph::{Error, Op, Result};
 
-use crate::device::{Device, Memory, Scratch};
+use crate::device::{Device, Scratch};
 use crate::driver::Argument;
 use crate::launch::{Place, index, over, suffix};
+use crate::memory::Memory;
 use crate::optimisers::{self, at};
 use crate::source::{BASICS, REDUCTIONS};
 use crate::sparse::SparseGradient;
@@ -26,15 +27,14 @@ impl Backend for Device {
     }
 
     fn write(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
-        check_range(memory, offset, bytes.len())?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.driver().copy_in(memory.address() + offset as u64, bytes)
+        memory.write(offset, bytes)
     }
 
     fn read(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        check_range(memory, offset, bytes.len())?;
+        memory.check_range(offset, bytes.len())?;
+        if memory.read_on_host(offset, bytes) {
+            return Ok(());
+        }
         self.check_indices()?;
         if bytes.is_empty() {
             return Ok(());
@@ -43,6 +43,7 @@ impl Backend for Device {
     }
 
     fn fill(&self, memory: &mut Memory, stretch: Stretch, value: f32) -> Result<()> {
+        memory.changes();
         let arguments = [at(memory, stretch), Argument::Float(value), index(stretch.count)];
         self.launch(&BASICS, "fill", over(stretch.count), &arguments)
     }
@@ -56,6 +57,7 @@ impl Backend for Device {
         outputs: &mut [OperandMut<'_, Memory>],
         add: bool,
     ) -> Result<()> {
+        outputs.iter_mut().for_each(|output| output.memory.changes());
         if self.driver().poisons() && !add {
             for output in outputs.iter().filter(|output| output.elements() > 0) {
                 let bytes = output.elements() * output.storage.size();
@@ -74,6 +76,7 @@ impl Backend for Device {
         if !matches!(from.storage, Storage::F32 | Storage::Bf16) {
             return Err(Error::Malformed { reason: "a gradient of integers".to_owned() });
         }
+        into.memory.changes();
         let kernel = format!("accumulate_{}", suffix(from.storage));
         let count = from.elements();
         let arguments =
@@ -82,6 +85,7 @@ impl Backend for Device {
     }
 
     fn narrow(&self, from: &Memory, into: &mut Memory, stretch: Stretch) -> Result<()> {
+        into.changes();
         let arguments =
             [at(from, stretch), optimisers::shadow_at(Some(into), stretch), index(stretch.count)];
         self.launch(&BASICS, "narrow", over(stretch.count), &arguments)
@@ -98,10 +102,12 @@ impl Backend for Device {
         first: &mut Memory,
         second: &mut Memory,
     ) -> Result<()> {
+        update.parameter.changes();
         optimisers::adamw(self, rule, update, first, second)
     }
 
     fn sgd(&self, rule: Sgd, update: Update<'_, Memory>, velocity: &mut Memory) -> Result<()> {
+        update.parameter.changes();
         optimisers::sgd(self, rule, update, velocity)
     }
 
@@ -113,6 +119,7 @@ impl Backend for Device {
         update: Update<'_, Memory>,
         velocity: &mut Memory,
     ) -> Result<()> {
+        update.parameter.changes();
         muon::update(self, rule, rows, columns, update, velocity)
     }
 
@@ -123,6 +130,7 @@ impl Backend for Device {
         average: &mut Memory,
         stretch: Stretch,
     ) -> Result<()> {
+        average.changes();
         optimisers::average(self, decay, from, average, stretch)
     }
 
@@ -152,6 +160,7 @@ impl Backend for Device {
         table: &mut Memory,
         state: &mut Memory,
     ) -> Result<()> {
+        table.changes();
         sparse::rowwise_adagrad(self, rule, sparse, width, table, state)
     }
 }
@@ -169,12 +178,4 @@ impl Device {
         }
         Ok(sums.iter().sum())
     }
-}
-
-fn check_range(memory: &Memory, offset: usize, bytes: usize) -> Result<()> {
-    if offset + bytes > memory.bytes() {
-        let reason = format!("{bytes} bytes at {offset} of a buffer of {}", memory.bytes());
-        return Err(Error::Malformed { reason });
-    }
-    Ok(())
 }

@@ -1,16 +1,19 @@
-//! A device and its buffers: loaded kernels, scratch, and the note that a kernel leaves
+//! A device: loaded kernels, scratch, threads of the host, and the note that a kernel leaves
 //! where an index is outside its table.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
+use modgrad_compute::Pool;
 use modgrad_graph::{Error, Result};
 
 use crate::driver::{Address, Argument, Driver, Float, Function, Module, Product, Shape};
 use crate::emulated::Emulated;
 use crate::launch::{grid, index, over};
+use crate::memory::Memory;
 use crate::source::{self, Source};
 use crate::{cuda, hip};
 
@@ -28,49 +31,8 @@ struct Inner {
     scratch: Mutex<Vec<Option<Memory>>>,
     flag: Memory,
     checks: Mutex<Vec<(&'static str, usize)>>,
-}
-
-/// Bytes of all buffers of this process, now and at most.
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST_HELD: AtomicUsize = AtomicUsize::new(0);
-
-/// The most bytes that buffers on devices took at once in this process. What the vendor's
-/// libraries take for themselves is not in it.
-pub fn peak_bytes() -> usize {
-    MOST_HELD.load(Ordering::Relaxed)
-}
-
-/// A buffer in the device's memory.
-pub struct Memory {
-    driver: Arc<dyn Driver>,
-    address: Address,
-    bytes: usize,
-}
-
-impl Memory {
-    fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Memory> {
-        let address = driver.allocate(bytes.max(1))?;
-        let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        MOST_HELD.fetch_max(held, Ordering::Relaxed);
-        Ok(Memory { driver: driver.clone(), address, bytes })
-    }
-
-    /// Where it begins.
-    pub fn address(&self) -> Address {
-        self.address
-    }
-
-    /// Its size.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        HELD.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.driver.free(self.address);
-    }
+    /// For what the host does itself; made when first asked for.
+    pool: Mutex<Option<Pool>>,
 }
 
 /// Which of an op's temporary buffers: those of one op must differ, those of another may
@@ -110,7 +72,7 @@ impl Device {
     /// A device over a driver.
     pub fn new(driver: Arc<dyn Driver>) -> Result<Device> {
         let flag = Memory::new(&driver, 8)?;
-        driver.set(flag.address, 0, 8)?;
+        driver.set(flag.address(), 0, 8)?;
         Ok(Device {
             inner: Arc::new(Inner {
                 driver,
@@ -119,6 +81,7 @@ impl Device {
                 scratch: Mutex::default(),
                 flag,
                 checks: Mutex::default(),
+                pool: Mutex::default(),
             }),
         })
     }
@@ -128,11 +91,26 @@ impl Device {
         &*self.inner.driver
     }
 
+    /// How many threads of the host do what the host does itself.
+    pub fn set_threads(&self, threads: usize) {
+        let mut pool = lock(&self.inner.pool);
+        if pool.as_ref().is_none_or(|pool| pool.threads() != threads.max(1)) {
+            *pool = Some(Pool::new(threads));
+        }
+    }
+
+    /// Work on the host's threads: as many as were set, or all.
+    pub(crate) fn on_host<T>(&self, work: impl FnOnce(&Pool) -> T) -> T {
+        let mut pool = lock(&self.inner.pool);
+        let all = || Pool::new(thread::available_parallelism().map_or(1, NonZero::get));
+        work(pool.get_or_insert_with(all))
+    }
+
     /// A buffer of zeros.
     pub fn zeros(&self, bytes: usize) -> Result<Memory> {
         let memory = Memory::new(&self.inner.driver, bytes)?;
         if bytes > 0 {
-            self.driver().set(memory.address, 0, bytes)?;
+            self.driver().set(memory.address(), 0, bytes)?;
         }
         Ok(memory)
     }
@@ -176,7 +154,7 @@ impl Device {
         if scratch.len() <= slot {
             scratch.resize_with(slot + 1, || None);
         }
-        let enough = scratch[slot].as_ref().is_some_and(|memory| memory.bytes >= bytes);
+        let enough = scratch[slot].as_ref().is_some_and(|memory| memory.bytes() >= bytes);
         if !enough {
             scratch[slot] = None;
             scratch[slot] = Some(Memory::new(&self.inner.driver, bytes)?);
@@ -197,7 +175,7 @@ impl Device {
             checks.push((op, bound));
             checks.len() - 1
         });
-        [Argument::Pointer(self.inner.flag.address), Argument::Int(place as i32 + 1)]
+        [Argument::Pointer(self.inner.flag.address()), Argument::Int(place as i32 + 1)]
     }
 
     /// Whether a kernel found an index outside its table since this was last asked.
@@ -206,12 +184,12 @@ impl Device {
             return Ok(());
         }
         let mut note = [0; 8];
-        self.driver().copy_out(self.inner.flag.address, &mut note)?;
+        self.driver().copy_out(self.inner.flag.address(), &mut note)?;
         let note = u64::from_ne_bytes(note);
         if note == 0 {
             return Ok(());
         }
-        self.driver().set(self.inner.flag.address, 0, 8)?;
+        self.driver().set(self.inner.flag.address(), 0, 8)?;
         let (op, bound) = lock(&self.inner.checks)[!((note >> 32) as u32) as usize - 1];
         Err(Error::Shape {
             op,
@@ -249,7 +227,37 @@ impl Device {
         self.launch(&source::BASICS, "narrow", over(count), &arguments)
     }
 
-    /// Sums `rows` rows of `columns` f32 into one row, or adds them to it.
+    /// As [`Device::sum_rows`], for as many rows as there may be.
+    pub fn column_sums(
+        &self,
+        from: Address,
+        to: Address,
+        rows: usize,
+        columns: usize,
+    ) -> Result<()> {
+        /// Rows that a thread sums, unless that made too many chunks for a grid.
+        const CHUNK: usize = 64;
+        let chunk = CHUNK.max(rows.div_ceil(4096));
+        if rows <= 2 * chunk {
+            return self.sum_rows(from, to, rows, columns);
+        }
+        let chunks = rows.div_ceil(chunk);
+        let parts = self.scratch(Scratch::Sums, chunks * columns * 4)?;
+        let arguments = [
+            Argument::Pointer(from),
+            Argument::Pointer(parts),
+            index(1),
+            index(rows),
+            index(columns),
+            index(chunk),
+            Argument::Float(1.0),
+        ];
+        let shape = grid(over(columns).grid[0] as usize, chunks);
+        self.launch(&source::REDUCTIONS, "sum_columns_f32", shape, &arguments)?;
+        self.sum_rows(parts, to, chunks, columns)
+    }
+
+    /// Sums `rows` rows of `columns` f32 into one row.
     pub fn sum_rows(&self, from: Address, to: Address, rows: usize, columns: usize) -> Result<()> {
         let shape = grid(over(columns).grid[0] as usize, 1);
         let arguments = [

@@ -5,8 +5,8 @@ use modgrad_graph::backend::{Operand, OperandMut};
 use modgrad_graph::storage::Storage;
 use modgrad_graph::{Error, Result};
 
-use crate::device::Memory;
 use crate::driver::{Address, Argument, Shape};
+use crate::memory::Memory;
 
 /// Threads of a block; `BLOCK` in `kernels/device.h`.
 pub const BLOCK: usize = 256;

@@ -17,14 +17,17 @@ pub mod emulated;
 pub mod hip;
 pub mod launch;
 mod library;
+pub mod memory;
 mod muon;
 mod ops;
 mod optimisers;
 mod order;
 pub mod peak;
+mod pieces;
 mod products;
 pub mod source;
 mod sparse;
 pub mod vendor;
 
-pub use device::{Device, Memory, peak_bytes};
+pub use device::Device;
+pub use memory::{Memory, peak_bytes};

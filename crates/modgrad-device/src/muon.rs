@@ -5,9 +5,10 @@
 use modgrad_graph::Result;
 use modgrad_graph::backend::{Muon, Update};
 
-use crate::device::{Device, Memory, Scratch};
+use crate::device::{Device, Scratch};
 use crate::driver::{Address, Argument, Float, Product};
 use crate::launch::{BLOCK, grid, index, over};
+use crate::memory::Memory;
 use crate::optimisers::{at, shadow_at};
 use crate::source::{OPTIMISERS, REDUCTIONS};
 

@@ -12,6 +12,7 @@ mod normalisation;
 mod reductions;
 mod sequences;
 mod spatial;
+mod synchronisation;
 mod thought;
 
 use modgrad_graph::backend::{Operand, OperandMut};
@@ -19,7 +20,8 @@ use modgrad_graph::reference::RunKey;
 use modgrad_graph::storage::{Precision, Storage};
 use modgrad_graph::{Error, Op, Result};
 
-use crate::device::{Device, Memory};
+use crate::device::Device;
+use crate::memory::Memory;
 
 pub(crate) type Input<'a> = Operand<'a, Memory>;
 pub(crate) type Out<'a> = OperandMut<'a, Memory>;

@@ -5,9 +5,10 @@ use modgrad_compute::optimiser::{AdamW, AdamWRates, Sgd};
 use modgrad_graph::Result;
 use modgrad_graph::backend::{Stretch, Update};
 
-use crate::device::{Device, Memory};
+use crate::device::Device;
 use crate::driver::Argument;
 use crate::launch::{index, over, plain};
+use crate::memory::Memory;
 use crate::source::OPTIMISERS;
 
 /// The element `stretch.start` of an f32 buffer.

@@ -41,12 +41,15 @@ sources! {
     ORDER = "order",
     ROWS = "rows",
     CONTEXTS = "contexts",
+    MIXING = "mixing",
     OPTIMISERS = "optimisers",
     SPARSE = "sparse",
     ROPE = "rope",
     CONVOLUTION = "convolution",
     SCAN = "scan",
     ATTENTION = "attention",
+    SYNCHRONISATION = "synchronisation",
+    WALK = "walk",
 }
 
 impl Source {

@@ -11,9 +11,10 @@ use modgrad_graph::backend::Operand;
 use modgrad_graph::storage::Storage;
 use modgrad_graph::{Error, Result};
 
-use crate::device::{Device, Memory, Scratch};
+use crate::device::{Device, Scratch};
 use crate::driver::Argument;
 use crate::launch::{Place, index, over, plain, suffix};
+use crate::memory::Memory;
 use crate::order::{Indices, Ordered};
 use crate::source::{BASICS, SPARSE};
 

@@ -155,6 +155,30 @@ fn an_index_outside_its_table_is_the_same_error_as_on_the_cpu() {
 }
 
 #[test]
+fn an_entry_that_is_no_byte_is_refused() {
+    let device = emulated();
+    let rows = |entries: Vec<i32>| {
+        let entries = Tensor::new([2, 2], Data::I32(entries)).unwrap();
+        let (each, differences) = (floats(&[2, 1], 2), floats(&[2, 1, 2], 3));
+        let (base, dout) = (floats(&[2, 256], 4), floats(&[2, 256], 5));
+        let mixed = [&dout, &each, &base, &entries, &differences, &each].map(Clone::clone);
+        let gradient = [base, entries, differences, each, dout];
+        [(Op::MixRows, mixed.to_vec()), (Op::MixRowsGradient, gradient.to_vec())]
+    };
+    for bad in [256, -1] {
+        for (op, operands) in rows(vec![0, 255, bad, 7]) {
+            let error = outcome(device.clone(), &op, &operands).unwrap_err().to_string();
+            assert!(error.contains("from 0 to 255") && error.contains(&bad.to_string()), "{error}");
+        }
+    }
+    // An entry may come more than once.
+    for (op, operands) in rows(vec![9, 9, 255, 0]) {
+        let ours = outcome(device.clone(), &op, &operands).unwrap();
+        assert_near(&op, &ours, &outcome(Cpu::new(1), &op, &operands).unwrap());
+    }
+}
+
+#[test]
 fn dropout_and_gathering_agree_to_the_bit() {
     let device = emulated();
     for probability in [0.0, 0.1, 0.5, 0.999] {

@@ -59,6 +59,7 @@ impl Session {
                     AnyExecutor::Cpu(Box::new(executor))
                 }
                 Some(device) => {
+                    device.set_threads(threads);
                     let executor = Executor::new(device, program, &names, precision)?;
                     AnyExecutor::Device(Box::new(executor))
                 }

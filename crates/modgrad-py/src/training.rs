@@ -65,6 +65,7 @@ impl PyTraining {
                     AnyTraining::Cpu(Box::new(training))
                 }
                 Some(device) => {
+                    device.set_threads(threads);
                     AnyTraining::Device(Box::new(Training::new(device, program, settings)?))
                 }
             })

@@ -1,9 +1,29 @@
 //! Neurons on a lattice.
 
-use modgrad_graph::Result;
+use modgrad_graph::{Op, Result};
 
 use super::Call;
+use crate::launch::{Place, index, rows};
+use crate::source::WALK;
 
 pub(super) fn run(call: Call<'_, '_>) -> Result<()> {
-    Err(call.missing())
+    match call.op {
+        Op::Walk { steps } => walk(&call, *steps),
+        _ => Err(call.missing()),
+    }
+}
+
+fn walk(call: &Call<'_, '_>, steps: usize) -> Result<()> {
+    let (policy, start) = (&call.x[0], &call.x[1]);
+    let [batch, height, width] = [0, 1, 2].map(|axis| policy.shape[axis]);
+    let arguments = [
+        policy.pointer(),
+        start.pointer(),
+        call.out[0].pointer(),
+        index(height),
+        index(width),
+        index(steps),
+    ];
+    let blocks = if steps == 0 { 0 } else { batch };
+    call.device.launch(&WALK, "walk", rows(blocks), &arguments)
 }

@@ -1,9 +1,13 @@
 //! Continuous Thought Machines.
 
-use modgrad_graph::Result;
+use modgrad_graph::{Op, Result};
 
-use super::Call;
+use super::{Call, synchronisation};
 
 pub(super) fn run(call: Call<'_, '_>) -> Result<()> {
-    Err(call.missing())
+    match call.op {
+        Op::Synchronisation => synchronisation::forward(&call),
+        Op::SynchronisationGradient => synchronisation::gradient(&call),
+        _ => Err(call.missing()),
+    }
 }

@@ -307,11 +307,16 @@ def generate(
 
 
 @main.command()
-def devices() -> None:
+@click.option("--device", "only", hidden=True, help="This one's lines only; may be emulated.")
+def devices(only: str | None) -> None:
     """Say what this machine has and what will be used."""
     from modgrad import _core
     from modgrad.machine import card_lines, processor_name, resolve_precision, resolve_threads
 
+    if only is not None:
+        for line in card_lines(only):
+            click.echo(f"{f'--device {only}: ':<18}{line}")
+        return
     threads = resolve_threads(None)
     used, found = _core.instruction_set(), _core.detected_instruction_set()
     lowered = "" if used == found else f" (MODGRAD_ISA lowers it from {found})"

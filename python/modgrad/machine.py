@@ -64,11 +64,12 @@ def find_libraries() -> None:
 
 
 def card_lines(device: str) -> list[str]:
-    """What there is to say of "cuda" or "hip": a line for each card, or what is missing."""
+    """What there is to say of "cuda" or "hip": a line for each card, the libraries that the
+    first is used with and what comes of its self-test, or what is missing."""
     find_libraries()
     try:
-        cards = _core.cards(device)
-        if not cards:
+        cards = [] if device == EMULATED else _core.cards(device)
+        if not cards and device != EMULATED:
             return ["no card"]
         lines = [
             f"{card['name']}, {card['architecture']}, {card['total_bytes'] >> 20} MiB "
@@ -77,9 +78,24 @@ def card_lines(device: str) -> list[str]:
         ]
         opened = _core.open_device(device)
         versions = ", ".join(f"{name} {version}" for name, version in opened["versions"])
-        return [*lines, versions]
+        return [*lines, versions, *self_test_lines(device)]
     except MachineError as error:
         return [str(error).removeprefix(f"--device {device}: ")]
+
+
+def self_test_lines(device: str, shown: int = 3) -> list[str]:
+    """What comes of running every op on the device against the reference."""
+    rows, found, seconds = _core.self_test(device)
+    failures = [failure for failure in found if "is not yet on the device" not in failure]
+    absent = len(found) - len(failures)
+    passed = 2 * rows - absent
+    lines = [f"self-test: {passed} rows of ops in f32 and bf16 pass ({seconds:.1f} s)"]
+    if failures:
+        lines = [f"self-test: {len(failures)} of {passed} rows of ops FAIL, the first:"]
+        lines += [failure[:200] for failure in failures[:shown]]
+    if absent:
+        lines.append(f"{absent} rows are of ops that are not yet there")
+    return lines
 
 
 def processor_name() -> str:

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use modgrad_device::driver::Description;
 use modgrad_device::{Device, peak, peak_bytes, vendor};
+use modgrad_graph::cpu::Cpu;
+use modgrad_testing::compare::table_failures;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -71,6 +74,20 @@ fn device_peak(py: Python<'_>, device: &str, precision: &str) -> PyResult<f64> {
     measured.map_err(graph)
 }
 
+/// Every op on the device against the f64 reference, in f32 and bf16: (rows, failures, seconds).
+#[pyfunction]
+fn self_test(py: Python<'_>, device: &str) -> PyResult<(usize, Vec<String>, f64)> {
+    let start = Instant::now();
+    let found = py.detach(|| {
+        Ok(match open(device)? {
+            Some(device) => table_failures(&device, |_| true),
+            None => table_failures(&Cpu::new(1), |_| true),
+        })
+    });
+    let (rows, failures) = found.map_err(graph)?;
+    Ok((rows, failures, start.elapsed().as_secs_f64()))
+}
+
 /// The most that buffers on devices took at once in this process, in MB.
 #[pyfunction]
 fn peak_vram_mb() -> f64 {
@@ -92,5 +109,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cards, module)?)?;
     module.add_function(wrap_pyfunction!(open_device, module)?)?;
     module.add_function(wrap_pyfunction!(device_peak, module)?)?;
+    module.add_function(wrap_pyfunction!(self_test, module)?)?;
     module.add_function(wrap_pyfunction!(peak_vram_mb, module)?)
 }

@@ -17,14 +17,16 @@ import numpy as np
 from modgrad import functional as F
 from modgrad import nn, optim, spec
 from modgrad.ctm import ContinuousThoughtMachine
-from modgrad.machine import resolve_threads
+from modgrad.machine import resolve_device, resolve_threads
 from modgrad.program import Tensor
 from modgrad.training import Training
 
 TICKS, TOKENS, FEATURES, ROUTE, MOVES = 16, 121, 128, 20, 5
 
 
-def step_milliseconds(batch: int, threads: int, repeats: int, precision: str) -> list[float]:
+def step_milliseconds(
+    batch: int, threads: int, repeats: int, precision: str = "f32", device: str = "cpu"
+) -> list[float]:
     """The times of `repeats` steps after a warm-up."""
     nn.manual_seed(0)
     model = ContinuousThoughtMachine(FEATURES, ROUTE * MOVES, ticks=TICKS)
@@ -44,6 +46,7 @@ def step_milliseconds(batch: int, threads: int, repeats: int, precision: str) ->
         clip_norm=1.0,
         threads=threads,
         precision=precision,
+        device=device,
     )
     generator = np.random.default_rng(0)
     features = generator.standard_normal((batch, TOKENS, FEATURES), dtype=np.float32)
@@ -63,12 +66,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    threads = resolve_threads(given.threads)
+    threads, device = resolve_threads(given.threads), resolve_device(given.device)
+    where = f"{threads} threads" if device == "cpu" else device
     for batch in (8, 32):
-        times = step_milliseconds(batch, threads, given.repeats, given.precision)
+        times = step_milliseconds(batch, threads, given.repeats, given.precision, device)
         print(
-            f"batch {batch:>3}, {threads} threads, {given.precision}: "
+            f"batch {batch:>3}, {where}, {given.precision}: "
             f"median {statistics.median(times):.2f} ms, "
             f"from {min(times):.2f} to {max(times):.2f}"
         )

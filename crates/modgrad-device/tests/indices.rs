@@ -1,10 +1,9 @@
 //! Ops with indices beside the CPU's: long lists, indices outside their table, and masks
 //! and sums that must not differ in a bit.
 
-use std::sync::Arc;
+mod common;
 
-use modgrad_device::Device;
-use modgrad_device::emulated::Emulated;
+use common::device;
 use modgrad_graph::backend::Backend;
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::executor::Executor;
@@ -12,10 +11,6 @@ use modgrad_graph::reference::RunKey;
 use modgrad_graph::storage::Precision;
 use modgrad_graph::tensor::Data;
 use modgrad_graph::{Op, Program, Result, Tensor};
-
-fn emulated() -> Device {
-    Device::new(Arc::new(Emulated::new().unwrap())).unwrap()
-}
 
 /// The first output of `op` on `operands`.
 fn outcome<B: Backend>(backend: B, op: &Op, operands: &[Tensor]) -> Result<Tensor> {
@@ -78,7 +73,7 @@ fn assert_near(op: &Op, ours: &Tensor, theirs: &Tensor) {
 
 #[test]
 fn sums_over_long_lists_of_indices_agree_and_repeat_to_the_bit() {
-    let device = emulated();
+    let device = device();
     let cases = [
         (1, 9_000, 1, 1),
         (3, 5_000, 2, 1),
@@ -131,7 +126,7 @@ fn with_indices(indices: &Tensor) -> Vec<(Op, Vec<Tensor>)> {
 
 #[test]
 fn an_index_outside_its_table_is_the_same_error_as_on_the_cpu() {
-    let device = emulated();
+    let device = device();
     let good = vec![0, 5, 2, 2, 1];
     for bad in [vec![6], vec![-1], vec![i32::MIN], vec![i32::MAX, 6], vec![7, -3, -2, 9]] {
         let mut values = good.clone();
@@ -156,7 +151,7 @@ fn an_index_outside_its_table_is_the_same_error_as_on_the_cpu() {
 
 #[test]
 fn an_entry_that_is_no_byte_is_refused() {
-    let device = emulated();
+    let device = device();
     let rows = |entries: Vec<i32>| {
         let entries = Tensor::new([2, 2], Data::I32(entries)).unwrap();
         let (each, differences) = (floats(&[2, 1], 2), floats(&[2, 1, 2], 3));
@@ -180,7 +175,7 @@ fn an_entry_that_is_no_byte_is_refused() {
 
 #[test]
 fn dropout_and_gathering_agree_to_the_bit() {
-    let device = emulated();
+    let device = device();
     for probability in [0.0, 0.1, 0.5, 0.999] {
         let op = Op::Dropout { probability, stream: 9 };
         let operands = [floats(&[3001], 7)];

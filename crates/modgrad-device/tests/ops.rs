@@ -2,9 +2,11 @@
 //! op, alone, with results in bf16, and differentiated, in each precision, against the f64
 //! reference.
 
-use std::collections::BTreeSet;
-use std::env;
+mod common;
 
+use std::collections::BTreeSet;
+
+use common::device;
 use modgrad_device::Device;
 use modgrad_graph::storage::Precision;
 use modgrad_testing::compare::{PRECISIONS, failures_on};
@@ -20,11 +22,6 @@ const MISSING: &[&str] = &[
     "spatial_think",
     "spatial_think_gradient",
 ];
-
-fn device() -> Device {
-    let name = env::var("MODGRAD_TEST_DEVICE").unwrap_or_else(|_| "emulated".to_owned());
-    Device::open(&name, &[]).unwrap()
-}
 
 /// The failures of a case, without those that say that a missing op is missing.
 fn failures(case: &Case, device: &Device, precision: Precision, tolerance: f64) -> Vec<String> {

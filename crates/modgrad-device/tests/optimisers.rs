@@ -1,11 +1,10 @@
 //! Updates of parameters beside the CPU's.
 
-use std::sync::Arc;
+mod common;
 
+use common::device;
 use half::bf16;
 use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
-use modgrad_device::Device;
-use modgrad_device::emulated::Emulated;
 use modgrad_graph::backend::{Backend, Muon, Operand, Stretch, Update};
 use modgrad_graph::cpu::Cpu;
 use modgrad_graph::storage::Storage;
@@ -77,13 +76,9 @@ fn values(seed: u64) -> Vec<f32> {
     (0..ALL as u64).map(|index| (word(index) % 2001) as f32 / 1000.0 - 1.0).collect()
 }
 
-fn emulated() -> Device {
-    Device::new(Arc::new(Emulated::new().unwrap())).unwrap()
-}
-
 fn assert_agree(rule: Rule, count: usize, tolerance: f32) {
     for shadow in [false, true] {
-        let mut ours = Buffers::new(emulated(), shadow);
+        let mut ours = Buffers::new(device(), shadow);
         let mut theirs = Buffers::new(Cpu::new(1), shadow);
         let stretch = Stretch { start: 37, count };
         for step in 1..=3 {
@@ -192,7 +187,7 @@ fn sparse<B: Backend>(backend: &B) -> (Vec<f32>, Vec<f64>) {
 
 #[test]
 fn sparse_tables_of_many_rows_agree_with_the_cpus() {
-    let (ours, theirs) = (sparse(&emulated()), sparse(&Cpu::new(1)));
+    let (ours, theirs) = (sparse(&device()), sparse(&Cpu::new(1)));
     for (ours, theirs) in ours.1.iter().zip(theirs.1) {
         assert!((ours - theirs).abs() <= 1e-5 * theirs, "{ours} for {theirs}");
     }

@@ -1,9 +1,8 @@
 //! Gradients that are added up over passes, dense and sparse, against the f64 reference.
 
-use std::sync::Arc;
+mod common;
 
-use modgrad_device::Device;
-use modgrad_device::emulated::Emulated;
+use common::device;
 use modgrad_graph::Op;
 use modgrad_graph::storage::Precision;
 use modgrad_testing::updates::assert_updates_agree;
@@ -14,7 +13,7 @@ fn adds(op: &Op) -> bool {
 }
 
 fn assert_agree(precision: Precision, tolerance: f64, passes: usize, sparse: bool) {
-    let device = Device::new(Arc::new(Emulated::new().unwrap())).unwrap();
+    let device = device();
     assert_updates_agree(&device, precision, tolerance, passes, sparse, adds);
 }
 

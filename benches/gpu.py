@@ -58,8 +58,9 @@ def measure(device: str, size: str, positions: int, seconds: float) -> dict[str,
         "milliseconds": median * 1e3,
         "positions_per_second": positions / median,
         "flops_per_second": training.core.flops / median,
-        "peak": _core.device_peak(device, "bf16"),
+        # In this order: measuring what products reach takes memory, too.
         "peak_vram_mb": _core.peak_vram_mb(),
+        "peak": _core.device_peak(device, "bf16"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from modgrad.machine import (
 )
 from modgrad.program import Tensor
 from modgrad.training import Training
+
+from tests.conftest import Isis
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("c++") is None, reason="the emulated device needs a C++ compiler"
@@ -121,3 +124,19 @@ def test_what_there_is_is_said(device: str) -> None:
     if not any("MiB" in line for line in lines):
         with pytest.raises(UsageError, match=f"^--device {device}: "):
             resolve_device(device)
+
+
+@needs_compiler
+def test_a_run_on_a_device_tells_its_memory_and_share_of_the_peak(
+    isis: Isis, tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(bytes(range(32, 127)) * 40)
+    flags = ["--small", "--context", 2, "--steps", 1, "--threads", 1, "--device", "emulated"]
+    done = isis("learn-ffn", *flags, "--val-data", text, tmp_path / "model.ckpt", text)
+    assert done.returncode == 0, done.stderr
+    block = dict(line.split(None, 1) for line in done.stdout.splitlines() if ": " in line)
+    assert block["device:"] == "emulated"
+    # 0.9 million weights, their gradients, two moments and buffers of 64 positions.
+    assert 13.0 < float(block["peak_vram_mb:"]) < 30.0
+    assert 0.0 < float(block["mfu_percent:"]) < 100.0

@@ -21,6 +21,7 @@ def summary(
 ) -> str:
     """The block of a finished run and its score; `started` is the process's beginning by
     the monotonic clock. Raises where a figure is not finite."""
+    vram = _core.peak_vram_mb()  # before products are measured, which takes memory, too
     if training.device == "cpu":
         peak = _core.measured_peak(training.threads, training.precision)
     else:
@@ -30,7 +31,7 @@ def summary(
         val_bpb=val_bpb,
         training_seconds=run.trained_seconds,
         total_seconds=time.monotonic() - started,
-        peak_vram_mb=_core.peak_vram_mb(),
+        peak_vram_mb=vram,
         mfu_percent=100.0 * rate / peak,
         total_tokens=run.tokens,
         num_steps=training.steps,

@@ -20,16 +20,22 @@ pub fn measured(device: &Device, precision: Precision) -> Result<f64> {
     let mut best = 0.0f64;
     let mut side = 256;
     while side <= 8192 {
-        let bytes = side * side * 4;
-        let (a, b, c) = (device.zeros(bytes)?, device.zeros(bytes)?, device.zeros(bytes)?);
+        let bytes = side * side * if factors == Float::F32 { 4 } else { 2 };
+        let buffers: Result<Vec<_>> = (0..3).map(|_| device.zeros(bytes)).collect();
+        // A model may have left no room for more than the sizes before.
+        let buffers = match buffers {
+            Ok(buffers) => buffers,
+            Err(_) if best > 0.0 => break,
+            Err(error) => return Err(error),
+        };
         let product = Product {
             m: side,
             n: side,
             k: side,
             batch: 1,
-            a: a.address(),
-            b: b.address(),
-            c: c.address(),
+            a: buffers[0].address(),
+            b: buffers[1].address(),
+            c: buffers[2].address(),
             stride_a: side * side,
             stride_b: side * side,
             stride_c: side * side,

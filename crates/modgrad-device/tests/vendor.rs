@@ -8,8 +8,9 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::{env, fs};
 
-use modgrad_device::{Device, vendor};
+use modgrad_device::{Device, peak, vendor};
 use modgrad_graph::Op;
+use modgrad_graph::storage::Precision;
 use modgrad_testing::compare::table_failures;
 
 /// The stand-ins' folder, compiled once a process.
@@ -98,6 +99,7 @@ fn act(action: &str, name: &str) -> modgrad_graph::Result<String> {
             Ok(if failures.is_empty() { format!("{rows} rows pass") } else { failures.join("\n") })
         }
         "describe" => Ok(format!("{:?}", device.driver().describe()?)),
+        "peak" => peak::measured(&device, Precision::Bf16).map(|rate| format!("{}", rate > 0.0)),
         "allocate" => device.zeros(1 << 30).map(|_| "allocated".to_owned()),
         "wait" => {
             let first = device.driver().synchronise().unwrap_err();
@@ -231,6 +233,13 @@ fn what_goes_wrong_is_said_in_one_line() {
         let said = child(action, device, folder, settings);
         assert!(said.contains(expected) && !said.contains('\n'), "{expected}: {said}");
     }
+}
+
+#[test]
+fn a_peak_is_measured_in_the_memory_that_is_left() {
+    // Three matrices of 256 by 256 in bf16 need 384 KiB, three of 1024 by 1024 6 MiB.
+    let settings = [("FAKE_MEMORY_MIB", "3"), ("FAKE_PRODUCTS", "1")];
+    assert_eq!(child("peak", "cuda", &libraries(false, 2), &settings), "true");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::PathBuf;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -63,6 +63,9 @@ functions! {
 const OUT_OF_MEMORY: i32 = 2;
 /// `CUDA_ERROR_NOT_READY` and `hipErrorNotReady`.
 const NOT_READY: i32 = 600;
+/// So many launches are not waited for: vendors' queues take some thousand, and block without
+/// end where a kernel before them does not.
+const MOST_PENDING: u32 = 512;
 /// `CU_STREAM_NON_BLOCKING` and `hipStreamNonBlocking`.
 const NON_BLOCKING: u32 = 1;
 
@@ -106,6 +109,8 @@ pub struct Vendor {
     patience: Duration,
     /// Whether each launch is waited for, so that a fault names its kernel.
     careful: bool,
+    /// Launches and products since the stream was last empty.
+    pending: AtomicU32,
     /// Once a kernel has hung nothing is asked of the card any more.
     hung: AtomicBool,
 }
@@ -169,6 +174,13 @@ impl Card {
         (free as u64, total as u64)
     }
 
+    /// Leaves the context to the end of the process.
+    fn abandon(&mut self) {
+        if let Current::Context { context, .. } = &mut self.current {
+            *context = null_mut();
+        }
+    }
+
     pub(crate) fn describe(&self) -> Result<Description> {
         self.enter()?;
         let (free, total) = self.memory();
@@ -222,6 +234,7 @@ impl Vendor {
             products,
             patience: Duration::from_secs_f64(f64::clamp(patience, 0.1, 1e6)),
             careful: env::var_os("MODGRAD_CHECK_LAUNCHES").is_some(),
+            pending: AtomicU32::new(0),
             hung: AtomicBool::new(false),
         })
     }
@@ -236,9 +249,16 @@ impl Vendor {
         self.card.enter()
     }
 
+    /// Waits where the queue gets long, or at once where each launch is to be waited for.
+    fn keep_short(&self) -> Result<()> {
+        let pending = self.pending.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.careful || pending >= MOST_PENDING { self.wait() } else { Ok(()) }
+    }
+
     /// Waits for the stream, but not for ever.
     fn wait(&self) -> Result<()> {
         let start = Instant::now();
+        self.pending.store(0, Ordering::Relaxed);
         loop {
             // SAFETY: the stream lives as long as this.
             match unsafe { (self.card.functions.query)(self.stream) } {
@@ -268,7 +288,9 @@ impl Vendor {
 impl Drop for Vendor {
     fn drop(&mut self) {
         // A hung card is left alone: even giving things back would wait for it.
-        if self.enter().is_ok() {
+        if self.enter().is_err() || self.wait().is_err() {
+            self.card.abandon();
+        } else {
             self.products.get_mut().unwrap_or_else(PoisonError::into_inner).close();
             // SAFETY: nothing else has the stream, and the library of products is done with it.
             unsafe { (self.card.functions.end_stream)(self.stream) };
@@ -309,7 +331,8 @@ impl Driver for Vendor {
     }
 
     fn free(&self, address: Address) {
-        if self.enter().is_ok() {
+        // The library waits for all kernels itself, but for ever.
+        if self.enter().is_ok() && self.wait().is_ok() {
             // SAFETY: `Memory` gives back what it has, once.
             unsafe { (self.card.functions.free)(address) };
         }
@@ -354,6 +377,8 @@ impl Driver for Vendor {
     fn load(&self, source: &Source) -> Result<Module> {
         self.enter()?;
         let code = self.compiler.code(source)?;
+        // Loading may wait for kernels, for ever.
+        self.wait()?;
         let mut module = null_mut();
         // SAFETY: the code is a whole object, as the compiler gave it.
         let status = unsafe { (self.card.functions.load)(&mut module, code.as_ptr().cast()) };
@@ -396,13 +421,13 @@ impl Driver for Vendor {
             )
         };
         self.card.check("launching a kernel", status)?;
-        if self.careful { self.wait() } else { Ok(()) }
+        self.keep_short()
     }
 
     fn product(&self, product: &Product) -> Result<()> {
         self.enter()?;
         self.products.lock().unwrap_or_else(PoisonError::into_inner).run(product)?;
-        if self.careful { self.wait() } else { Ok(()) }
+        self.keep_short()
     }
 
     fn synchronise(&self) -> Result<()> {

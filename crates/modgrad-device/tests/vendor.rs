@@ -10,6 +10,7 @@ use std::{env, fs};
 
 use modgrad_device::{Device, peak, vendor};
 use modgrad_graph::Op;
+use modgrad_graph::backend::{Backend, Stretch};
 use modgrad_graph::storage::Precision;
 use modgrad_testing::compare::table_failures;
 
@@ -105,6 +106,21 @@ fn act(action: &str, name: &str) -> modgrad_graph::Result<String> {
             let first = device.driver().synchronise().unwrap_err();
             let second = device.driver().synchronise().unwrap_err();
             Ok(format!("{first}\n{second}"))
+        }
+        "launch" => {
+            let mut memory = device.zeros(4096)?;
+            let stretch = Stretch { start: 0, count: 1024 };
+            for _ in 0..5000 {
+                device.fill(&mut memory, stretch, 1.0)?;
+            }
+            Ok("all was launched".to_owned())
+        }
+        "free" => {
+            let mut memory = device.zeros(4096)?;
+            let stretch = Stretch { start: 0, count: 1024 };
+            (0..8).try_for_each(|_| device.fill(&mut memory, stretch, 1.0))?;
+            drop(memory);
+            Ok(device.driver().synchronise().unwrap_err().to_string())
         }
         _ => unreachable!("{action}"),
     }
@@ -245,10 +261,18 @@ fn a_peak_is_measured_in_the_memory_that_is_left() {
 #[test]
 fn a_kernel_that_hangs_is_given_up() {
     for (device, hip) in [("cuda", false), ("hip", true)] {
-        let settings = [("FAKE_HANG", "1"), ("MODGRAD_WATCHDOG", "0.2")];
+        let settings = [("FAKE_HANG", "0"), ("MODGRAD_WATCHDOG", "0.2")];
         let said = child("wait", device, &libraries(hip, 2), &settings);
         let lines: Vec<&str> = said.lines().collect();
         assert!(lines[0].contains("a kernel has not ended after"), "{said}");
         assert!(lines[1].contains("no longer answers"), "{said}");
+
+        // Nor does anything else that the libraries do wait for it: launches without end, or
+        // freeing what a hung kernel may use.
+        let settings = [("FAKE_HANG", "5"), ("MODGRAD_WATCHDOG", "0.2")];
+        let said = child("launch", device, &libraries(hip, 2), &settings);
+        assert!(said.contains("a kernel has not ended after"), "{said}");
+        let said = child("free", device, &libraries(hip, 2), &settings);
+        assert!(said.contains("no longer answers"), "{said}");
     }
 }

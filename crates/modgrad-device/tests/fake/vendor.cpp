@@ -26,6 +26,16 @@ static long setting(const char *name, long otherwise) {
     return text ? atol(text) : otherwise;
 }
 
+// A kernel hangs once FAKE_HANG launches were made: what waits for it then, waits for ever.
+static long launches;
+static bool hangs() { return launches >= setting("FAKE_HANG", 1L << 40); }
+static void would_wait(const char *what) {
+    if (!hangs()) return;
+    printf("\nSAID %s would wait for ever\n", what);
+    fflush(stdout);
+    _exit(0);
+}
+
 static std::map<Address, size_t> buffers;
 static size_t held;
 
@@ -79,6 +89,7 @@ int cuDevicePrimaryCtxRetain(void **made, int) {
     return setting("FAKE_RETAIN", 0);
 }
 int cuDevicePrimaryCtxRelease_v2(int) {
+    would_wait("releasing a context");
     retained--;
     return 0;
 }
@@ -101,6 +112,7 @@ int NAME(cuMemAlloc_v2, hipMalloc)(Address *address, size_t bytes) {
     return 0;
 }
 int NAME(cuMemFree_v2, hipFree)(Address address) {
+    would_wait("freeing");
     if (!buffers.count(address)) return 1;
     held -= buffers[address];
     buffers.erase(address);
@@ -146,12 +158,16 @@ int NAME(cuStreamCreate, hipStreamCreateWithFlags)(void **made, unsigned flags) 
     *made = &stream;
     return flags == 1 ? 0 : 1;
 }
-int NAME(cuStreamDestroy_v2, hipStreamDestroy)(void *on) { return on == &stream ? 0 : 400; }
+int NAME(cuStreamDestroy_v2, hipStreamDestroy)(void *on) {
+    would_wait("ending a stream");
+    return on == &stream ? 0 : 400;
+}
 int NAME(cuStreamQuery, hipStreamQuery)(void *on) {
     if (on != &stream) return 400;
-    return setting("FAKE_HANG", 0) ? 600 : 0;
+    return hangs() ? 600 : 0;
 }
 int NAME(cuModuleLoadData, hipModuleLoadData)(void **module, const void *image) {
+    would_wait("loading");
     // The fake compiler puts the size before the code.
     size_t size = *(const size_t *)image;
     char path[] = "/tmp/modgrad-fake-XXXXXX";
@@ -172,6 +188,9 @@ int NAME(cuLaunchKernel, hipModuleLaunchKernel)(void *function, unsigned x, unsi
                                                 unsigned shared, void *on, void **arguments,
                                                 void **extra) {
     if (on != &stream || extra) return 1;
+    static long queued;
+    if (hangs() && ++queued > 1000) would_wait("launching");
+    launches++;
     std::vector<unsigned char> bytes(shared + 16);
     char message[256] = "";
     emulator::Launch launch = {};

@@ -170,11 +170,12 @@ def throughput(report: Report, device: str, pytorch: str | None, quick: bool) ->
         report.add("  MFU", f"{found}, {ours['peak_vram_mb']:.0f} MB", None)
         for mode in ("eager", "compiled") if pytorch else ():
             peer = str(ROOT / "benches" / "peers" / "pytorch_gpu.py")
-            words = [pytorch or "", peer, size, str(positions), mode]
+            words = [pytorch or "", peer, size, str(positions), mode, seconds]
             theirs = bench(report, f"  PyTorch {mode}, {size} {positions}", words)
             if theirs is not None:
                 ratio = theirs["milliseconds"] / ours["milliseconds"]
-                found = f"{theirs['milliseconds']:.2f} ms: modgrad is {ratio:.2f}x as fast"
+                found = f"{theirs['milliseconds']:.2f} ms with {theirs['torch']}, "
+                found += f"modgrad is {ratio:.2f}x as fast"
                 report.add(f"  PyTorch {mode}", found, None)
 
 
@@ -189,8 +190,10 @@ def machine(
         report.add(what, f"{statistics.median(times):.2f} ms", None)
         if pytorch and sakana:
             peer = str(ROOT / "benches" / "peers" / "sakana_module.py")
-            words = [pytorch, peer, "time", "--checkout", str(sakana), "--device", "cuda"]
-            theirs = bench(report, "  Sakana's module", [*words, "--batch", str(batch)])
+            words = [pytorch, peer, "time", "--checkout", str(sakana), "--batch", str(batch)]
+            if not quick:
+                words += ["--device", "cuda"]
+            theirs = bench(report, "  Sakana's module", words)
             if theirs is not None:
                 median = statistics.median(theirs["milliseconds"])
                 ratio = median / statistics.median(times)

@@ -48,6 +48,8 @@ pub(crate) fn cards(folders: &[PathBuf]) -> Result<impl Iterator<Item = Result<C
     let names = ["libcuda.so.1".to_owned(), "libcuda.so".to_owned()];
     let hint = "install NVIDIA's driver (Debian: nvidia-driver), or use --device cpu";
     let library = Library::open(&Wanted { names: &names, device: FLAG, hint }, folders)?;
+    // Before anything is asked of it, so that an unfit library is known without a card.
+    let functions = Functions::load(&library, true)?;
     let start: unsafe extern "C" fn(u32) -> i32 = library.function("cuInit")?;
     // SAFETY: it takes no flags.
     let started = unsafe { start(0) };
@@ -60,7 +62,7 @@ pub(crate) fn cards(folders: &[PathBuf]) -> Result<impl Iterator<Item = Result<C
             )));
         }
         // SAFETY: it writes one int.
-        unsafe { (Functions::load(&library, true)?.count)(&mut count) };
+        unsafe { (functions.count)(&mut count) };
     }
     Ok((0..count).map(move |ordinal| card(&library, ordinal)))
 }

@@ -40,6 +40,8 @@ pub(crate) fn compiler(folders: &[PathBuf]) -> Result<Library> {
 pub(crate) fn cards(folders: &[PathBuf]) -> Result<Vec<Card>> {
     let hint = "install ROCm's hip-runtime-amd (Debian: libamdhip64-5), or use --device cpu";
     let library = library(&["amdhip64"], hint, folders)?;
+    // Before anything is asked of it, so that an unfit library is known without a card.
+    let functions = Functions::load(&library, false)?;
     let start: unsafe extern "C" fn(u32) -> i32 = library.function("hipInit")?;
     // SAFETY: it takes no flags.
     let started = unsafe { start(0) };
@@ -52,7 +54,6 @@ pub(crate) fn cards(folders: &[PathBuf]) -> Result<Vec<Card>> {
              rocminfo says; a user must be in the groups render and video"
         )));
     }
-    let functions = Functions::load(&library, false)?;
     let (mut count, mut version) = (0, 0);
     // SAFETY: each writes one int.
     unsafe {

@@ -1,9 +1,9 @@
-//! The vendors' run-time compilers, where they are here: they need no card. NVRTC is a
+//! The vendors' run-time compilers and drivers, where they are here: these need no card. NVRTC is a
 //! package of the test's extra; `MODGRAD_LIBRARIES` or the repository's `.venv` has it.
 
 use std::path::{Path, PathBuf};
 
-use modgrad_device::vendor::compile_all;
+use modgrad_device::vendor::{cards, compile_all};
 
 /// `.venv/lib/python3.…/site-packages/nvidia`.
 fn folders() -> Vec<PathBuf> {
@@ -40,4 +40,18 @@ fn an_architecture_that_nvrtc_does_not_know_is_named() {
 #[test]
 fn every_source_compiles_with_hiprtc() {
     check("hip", "gfx1030");
+}
+
+/// As Debian's libamdhip64, which can be installed anywhere.
+#[test]
+fn drivers_have_every_function_that_is_called() {
+    for flag in ["cuda", "hip"] {
+        match cards(flag, &folders()) {
+            Ok(cards) => println!("{flag}: all functions are there, {} cards", cards.len()),
+            Err(error) => {
+                let said = error.to_string();
+                assert!(said.contains("is not here; hint: "), "{said}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::PathBuf;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -37,6 +37,8 @@ functions! {
         copy: fn(Address, Address, usize, *mut c_void)
             = "cuMemcpyDtoDAsync_v2" | "hipMemcpyDtoDAsync",
         set: fn(Address, u8, usize, *mut c_void) = "cuMemsetD8Async" | "hipMemsetD8Async",
+        host_allocate: fn(*mut *mut c_void, usize, u32) = "cuMemHostAlloc" | "hipHostMalloc",
+        host_free: fn(*mut c_void) = "cuMemFreeHost" | "hipHostFree",
         new_stream: fn(*mut *mut c_void, u32) = "cuStreamCreate" | "hipStreamCreateWithFlags",
         end_stream: fn(*mut c_void) = "cuStreamDestroy_v2" | "hipStreamDestroy",
         query: fn(*mut c_void) = "cuStreamQuery" | "hipStreamQuery",
@@ -69,6 +71,10 @@ const MOST_PENDING: u32 = 512;
 /// `CU_STREAM_NON_BLOCKING` and `hipStreamNonBlocking`.
 const NON_BLOCKING: u32 = 1;
 
+/// Bytes that copies between host and card go through: the card reads and writes this memory
+/// by itself, while for any other memory the library would wait for all kernels, for ever.
+const STAGING: usize = 4 << 20;
+
 /// How a card is made a thread's own.
 pub(crate) enum Current {
     Context {
@@ -100,11 +106,18 @@ pub(crate) struct Card {
     pub(crate) driver_version: String,
 }
 
+/// [`STAGING`] bytes; those before `used` may still be read by copies that are under way.
+struct Staging {
+    bytes: *mut u8,
+    used: usize,
+}
+
 /// An NVIDIA or AMD card, ready to run kernels.
 pub struct Vendor {
     stream: *mut c_void,
     compiler: Compiler,
     products: Mutex<Products>,
+    staging: Mutex<Staging>,
     card: Card,
     patience: Duration,
     /// Whether each launch is waited for, so that a fault names its kernel.
@@ -116,7 +129,7 @@ pub struct Vendor {
 }
 
 // SAFETY: the libraries' functions may be called by any thread that has made the card its
-// own, which each call here does first; the handle of products has a lock.
+// own, which each call here does first; the handle of products and the staging have locks.
 unsafe impl Send for Vendor {}
 // SAFETY: as above.
 unsafe impl Sync for Vendor {}
@@ -221,6 +234,11 @@ impl Vendor {
         let status = unsafe { (card.functions.new_stream)(&mut stream, NON_BLOCKING) };
         card.check("making a stream", status)?;
         let products = Mutex::new(products(stream)?);
+        let mut bytes = null_mut();
+        // SAFETY: it writes one pointer.
+        let status = unsafe { (card.functions.host_allocate)(&mut bytes, STAGING, 0) };
+        card.check("allocating memory for copies", status)?;
+        let staging = Mutex::new(Staging { bytes: bytes.cast(), used: 0 });
         let patience = match env::var("MODGRAD_WATCHDOG") {
             Ok(text) => text.parse().map_err(|_| {
                 failed(format!("MODGRAD_WATCHDOG={text} is not a number of seconds"))
@@ -232,6 +250,7 @@ impl Vendor {
             stream,
             compiler,
             products,
+            staging,
             patience: Duration::from_secs_f64(f64::clamp(patience, 0.1, 1e6)),
             careful: env::var_os("MODGRAD_CHECK_LAUNCHES").is_some(),
             pending: AtomicU32::new(0),
@@ -255,15 +274,27 @@ impl Vendor {
         if self.careful || pending >= MOST_PENDING { self.wait() } else { Ok(()) }
     }
 
+    fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the stream, but not for ever.
     fn wait(&self) -> Result<()> {
+        self.wait_for(&mut self.staging())
+    }
+
+    /// As `wait`; then no copy is under way any more.
+    fn wait_for(&self, staging: &mut Staging) -> Result<()> {
         let start = Instant::now();
         self.pending.store(0, Ordering::Relaxed);
         loop {
             // SAFETY: the stream lives as long as this.
             match unsafe { (self.card.functions.query)(self.stream) } {
                 NOT_READY => {}
-                status => return self.card.check("a kernel", status),
+                status => {
+                    staging.used = 0;
+                    return self.card.check("a kernel", status);
+                }
             }
             let waited = start.elapsed();
             if waited > self.patience {
@@ -292,6 +323,9 @@ impl Drop for Vendor {
             self.card.abandon();
         } else {
             self.products.get_mut().unwrap_or_else(PoisonError::into_inner).close();
+            let bytes = self.staging().bytes;
+            // SAFETY: no copy is under way.
+            unsafe { (self.card.functions.host_free)(bytes.cast()) };
             // SAFETY: nothing else has the stream, and the library of products is done with it.
             unsafe { (self.card.functions.end_stream)(self.stream) };
         }
@@ -340,24 +374,47 @@ impl Driver for Vendor {
 
     fn copy_in(&self, to: Address, bytes: &[u8]) -> Result<()> {
         self.enter()?;
-        let functions = &self.card.functions;
-        // Pageable host memory is staged before the call returns.
-        // SAFETY: `Device` checks the range against the buffer.
-        let status =
-            unsafe { (functions.copy_in)(to, bytes.as_ptr().cast(), bytes.len(), self.stream) };
-        self.card.check("copying to the card", status)
+        let mut staging = self.staging();
+        let mut to = to;
+        for part in bytes.chunks(STAGING) {
+            if staging.used + part.len() > STAGING {
+                self.wait_for(&mut staging)?;
+            }
+            // SAFETY: there is room, and no copy under way reads it.
+            let from = unsafe { staging.bytes.add(staging.used) };
+            // SAFETY: as above; `part` is the caller's.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), from, part.len()) };
+            // SAFETY: `Device` checks the range against the buffer.
+            let status =
+                unsafe { (self.card.functions.copy_in)(to, from.cast(), part.len(), self.stream) };
+            self.card.check("copying to the card", status)?;
+            // Copies begin at addresses that the card likes.
+            staging.used = (staging.used + part.len()).next_multiple_of(64).min(STAGING);
+            to += part.len() as u64;
+        }
+        Ok(())
     }
 
     fn copy_out(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
         self.enter()?;
-        // Waiting first leaves the copy itself nothing to hang on.
-        self.wait()?;
-        let functions = &self.card.functions;
-        let to = bytes.as_mut_ptr().cast();
-        // SAFETY: `Device` checks the range against the buffer.
-        let status = unsafe { (functions.copy_out)(to, from, bytes.len(), self.stream) };
-        self.card.check("copying from the card", status)?;
-        self.wait()
+        let mut staging = self.staging();
+        let mut from = from;
+        for part in bytes.chunks_mut(STAGING) {
+            if staging.used + part.len() > STAGING {
+                self.wait_for(&mut staging)?;
+            }
+            // SAFETY: there is room, and no copy under way reads it.
+            let to = unsafe { staging.bytes.add(staging.used) };
+            // SAFETY: `Device` checks the range against the buffer.
+            let status =
+                unsafe { (self.card.functions.copy_out)(to.cast(), from, part.len(), self.stream) };
+            self.card.check("copying from the card", status)?;
+            self.wait_for(&mut staging)?;
+            // SAFETY: the copy is done; the lock keeps others off.
+            unsafe { std::ptr::copy_nonoverlapping(to, part.as_mut_ptr(), part.len()) };
+            from += part.len() as u64;
+        }
+        Ok(())
     }
 
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
 use modgrad_device::{Device, peak, vendor};
@@ -17,7 +17,7 @@ use modgrad_testing::compare::table_failures;
 /// The stand-ins' folder, compiled once a process.
 fn libraries(hip: bool, hipblas: u32) -> PathBuf {
     static COMPILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut compiled = COMPILED.lock().unwrap();
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = if hip { format!("fake-hip-{hipblas}") } else { "fake-cuda".to_owned() };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -106,6 +106,25 @@ fn act(action: &str, name: &str) -> modgrad_graph::Result<String> {
             let first = device.driver().synchronise().unwrap_err();
             let second = device.driver().synchronise().unwrap_err();
             Ok(format!("{first}\n{second}"))
+        }
+        "copy" => {
+            // Beyond and beside what copies go through at once, many before any wait.
+            let sizes = [1, 100, (4 << 20) - 64, 4 << 20, (9 << 20) + 5, 3, 2 << 20, 2 << 20];
+            let memory: Vec<_> =
+                sizes.iter().map(|size| device.zeros(*size)).collect::<Result<_, _>>()?;
+            let bytes = |seed: usize, size: usize| -> Vec<u8> {
+                (0..size).map(|at| ((at * 31 + seed * 7) >> 3) as u8).collect()
+            };
+            for (seed, (memory, size)) in memory.iter().zip(sizes).enumerate() {
+                device.driver().copy_in(memory.address(), &bytes(seed, size))?;
+            }
+            let mut same = 0;
+            for (seed, (memory, size)) in memory.iter().zip(sizes).enumerate() {
+                let mut found = vec![0; size];
+                device.driver().copy_out(memory.address(), &mut found)?;
+                same += usize::from(found == bytes(seed, size));
+            }
+            Ok(format!("{same} of {} are the same", sizes.len()))
         }
         "launch" => {
             let mut memory = device.zeros(4096)?;
@@ -248,6 +267,14 @@ fn what_goes_wrong_is_said_in_one_line() {
     for (action, device, folder, settings, expected) in cases {
         let said = child(action, device, folder, settings);
         assert!(said.contains(expected) && !said.contains('\n'), "{expected}: {said}");
+    }
+}
+
+#[test]
+fn copies_of_any_size_arrive() {
+    for (device, hip) in [("cuda", false), ("hip", true)] {
+        let said = child("copy", device, &libraries(hip, 2), &[]);
+        assert_eq!(said, "8 of 8 are the same");
     }
 }
 

@@ -39,6 +39,13 @@ static void would_wait(const char *what) {
 static std::map<Address, size_t> buffers;
 static size_t held;
 
+// Copies from the host are done as late as they may be.
+static std::vector<std::pair<Address, std::pair<const void *, size_t>>> late;
+static void do_late() {
+    for (auto &copy : late) memcpy((void *)copy.first, copy.second.first, copy.second.second);
+    late.clear();
+}
+
 static size_t total_bytes() { return (size_t)setting("FAKE_MEMORY_MIB", 4096) << 20; }
 
 extern "C" {
@@ -113,6 +120,7 @@ int NAME(cuMemAlloc_v2, hipMalloc)(Address *address, size_t bytes) {
 }
 int NAME(cuMemFree_v2, hipFree)(Address address) {
     would_wait("freeing");
+    do_late();
     if (!buffers.count(address)) return 1;
     held -= buffers[address];
     buffers.erase(address);
@@ -120,8 +128,26 @@ int NAME(cuMemFree_v2, hipFree)(Address address) {
     return 0;
 }
 
-// Whether a stretch lies within a buffer.
+// What a copy from or to the host may use: other memory would be copied while all waits.
+static char *pinned;
+static size_t pinned_bytes;
+int NAME(cuMemHostAlloc, hipHostMalloc)(void **made, size_t bytes, unsigned flags) {
+    pinned = (char *)malloc(bytes), pinned_bytes = bytes;
+    *made = pinned;
+    return flags || setting("FAKE_HOST_MEMORY", 0) ? 2 : 0;
+}
+int NAME(cuMemFreeHost, hipHostFree)(void *given) {
+    would_wait("freeing host memory");
+    free(given);
+    return given != pinned;
+}
+static bool staged(const void *at, size_t bytes) {
+    return (char *)at >= pinned && (char *)at + bytes <= pinned + pinned_bytes;
+}
+
+// Whether a stretch lies within a buffer; asked before it is used.
 bool fake_within(Address address, size_t bytes) {
+    do_late();
     auto next = buffers.upper_bound(address);
     if (next == buffers.begin()) return false;
     --next;
@@ -132,13 +158,16 @@ static int stream;
 
 int NAME(cuMemcpyHtoDAsync_v2, hipMemcpyHtoDAsync)(Address to, const void *from, size_t bytes,
                                                    void *on) {
-    if (on != &stream || !fake_within(to, bytes)) return 1;
-    memcpy((void *)to, from, bytes);
+    auto before = late;
+    late.clear();
+    if (on != &stream || !staged(from, bytes) || !fake_within(to, bytes)) return 1;
+    late = before;
+    late.push_back({to, {from, bytes}});
     return 0;
 }
 int NAME(cuMemcpyDtoHAsync_v2, hipMemcpyDtoHAsync)(void *to, Address from, size_t bytes,
                                                    void *on) {
-    if (on != &stream || !fake_within(from, bytes)) return 1;
+    if (on != &stream || !staged(to, bytes) || !fake_within(from, bytes)) return 1;
     memcpy(to, (void *)from, bytes);
     return 0;
 }
@@ -164,6 +193,7 @@ int NAME(cuStreamDestroy_v2, hipStreamDestroy)(void *on) {
 }
 int NAME(cuStreamQuery, hipStreamQuery)(void *on) {
     if (on != &stream) return 400;
+    do_late();
     return hangs() ? 600 : 0;
 }
 int NAME(cuModuleLoadData, hipModuleLoadData)(void **module, const void *image) {
@@ -188,6 +218,7 @@ int NAME(cuLaunchKernel, hipModuleLaunchKernel)(void *function, unsigned x, unsi
                                                 unsigned shared, void *on, void **arguments,
                                                 void **extra) {
     if (on != &stream || extra) return 1;
+    do_late();
     static long queued;
     if (hangs() && ++queued > 1000) would_wait("launching");
     launches++;

@@ -6,9 +6,10 @@ use std::ptr::null_mut;
 
 use modgrad_graph::Result;
 
+use crate::card::{Card, Current, Functions, Words};
 use crate::library::{Library, Wanted, failed};
 use crate::products::Products;
-use crate::vendor::{Card, Current, Functions, Vendor, Words};
+use crate::vendor::Vendor;
 
 const FLAG: &str = "cuda";
 /// NVRTC must be able to give machine code, and cuBLAS to multiply bf16.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use modgrad_graph::Result;
 
+use crate::card::{Card, Current, Functions, Words};
 use crate::library::{Library, Wanted, failed};
 use crate::products::Products;
-use crate::vendor::{Card, Current, Functions, Vendor, Words};
+use crate::vendor::Vendor;
 
 const FLAG: &str = "hip";
 /// `hipErrorNoDevice` and `hipErrorInvalidDevice`, which is what versions differ in saying.

@@ -9,6 +9,7 @@
 
 mod backend;
 pub mod cache;
+mod card;
 mod compiler;
 pub mod cuda;
 pub mod device;

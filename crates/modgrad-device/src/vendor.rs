@@ -195,7 +195,7 @@ impl Driver for Vendor {
             let mib = |bytes: u64| bytes >> 20;
             return Err(failed(format!(
                 "--device {}: out of memory: {} MiB were asked for, {} of {} MiB are free; \
-                 hint: a smaller --batch-size or model, or --precision bf16",
+                 hint: a smaller preset, or --precision bf16",
                 self.card.flag,
                 mib(bytes as u64),
                 mib(free),

@@ -246,6 +246,13 @@ fn what_goes_wrong_is_said_in_one_line() {
             &[("FAKE_RETAIN", "46")],
             "--device cuda: opening the card failed: made-up error (error 46)",
         ),
+        (
+            "describe",
+            "hip",
+            &hip,
+            &[("FAKE_HOST_MEMORY", "1")],
+            "--device hip: allocating memory for copies failed: made-up error (error 2)",
+        ),
         ("describe", "cuda", &cuda, &[("FAKE_DRIVER", "11040")], "driver is for CUDA 11.4, and"),
         ("describe", "cuda", &cuda, &[("FAKE_MAJOR", "12")], "the card is sm_120, and NVRTC 12.4"),
         ("describe", "cuda", &nothing, &[], "pip install nvidia-cuda-nvrtc-cu12"),

@@ -24,10 +24,10 @@ mod ops;
 mod optimisers;
 mod order;
 pub mod peak;
-mod pieces;
 mod products;
 pub mod source;
 mod sparse;
+mod stages;
 pub mod vendor;
 
 pub use device::Device;

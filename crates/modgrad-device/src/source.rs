@@ -49,6 +49,11 @@ sources! {
     SCAN = "scan",
     ATTENTION = "attention",
     SYNCHRONISATION = "synchronisation",
+    TOKENS = "tokens",
+    SYNAPSE = "synapse",
+    NEURONS = "neurons",
+    THOUGHT = "thought",
+    LATTICE = "lattice",
     WALK = "walk",
 }
 

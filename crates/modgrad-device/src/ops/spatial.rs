@@ -1,4 +1,8 @@
-//! Neurons on a lattice.
+//! Neurons on a lattice, and walks on it.
+
+mod backward;
+mod forward;
+mod lattice;
 
 use modgrad_graph::{Op, Result};
 
@@ -9,6 +13,8 @@ use crate::source::WALK;
 pub(super) fn run(call: Call<'_, '_>) -> Result<()> {
     match call.op {
         Op::Walk { steps } => walk(&call, *steps),
+        Op::SpatialThink { .. } => forward::run(&call),
+        Op::SpatialThinkGradient { .. } => backward::run(&call),
         _ => Err(call.missing()),
     }
 }

@@ -9,8 +9,8 @@ use crate::device::{Device, Scratch};
 use crate::driver::{Address, Argument};
 use crate::launch::{Place, index, over, plain};
 use crate::order::{Indices, Ordered};
-use crate::pieces::pointer;
 use crate::source::SYNCHRONISATION;
+use crate::stages::pointer;
 
 /// `Recurrence` of `kernels/synchronisation.hip`.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -27,6 +27,13 @@ pub(super) struct Recurrence {
     pub pairs: i64,
     pub first: i64,
     pub end: i64,
+}
+
+impl Recurrence {
+    /// The same pairs at one k.
+    pub(super) fn at(self, k: usize) -> Recurrence {
+        Recurrence { first: k as i64, end: k as i64 + 1, ..self }
+    }
 }
 
 /// `Memberships` of `kernels/synchronisation.hip`, in scratch First to Fifth.

@@ -64,7 +64,7 @@ fn check_pairs(op: &'static str, pairs: &[Input<'_>], neurons: usize) -> Result<
         if usize::try_from(index).is_ok_and(|index| index < neurons) {
             continue;
         }
-        let expected = format!("indices from 0 to below {neurons}");
+        let expected = format!("indices from 0 to {}", neurons as i64 - 1);
         return Err(Error::shape(op, expected, index.to_string()));
     }
     Ok(())

@@ -12,6 +12,10 @@ use crate::reduce::{fold_lanes, sum_lanes};
 use crate::{Element, Pool, bf16, multiversion};
 use std::ops::Range;
 
+mod product;
+
+pub use product::{adamw_of_product, sum_of_squares_of_products};
+
 /// Settings of one step of [`adamw`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {

@@ -5,7 +5,7 @@
 
 use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::reference::RunKey;
 use crate::storage::{Precision, Storage};
@@ -32,6 +32,16 @@ pub struct OperandMut<'a, M> {
     pub shape: &'a [usize],
     /// Its elements as stored.
     pub storage: Storage,
+}
+
+/// A matrix product that was not formed: left·right.
+pub struct Product<'a, M> {
+    /// A matrix.
+    pub left: Operand<'a, M>,
+    /// A matrix.
+    pub right: Operand<'a, M>,
+    /// Which of the two are to be transposed first.
+    pub transposed: (bool, bool),
 }
 
 /// A stretch of a flat buffer: first element and count.
@@ -103,6 +113,31 @@ pub trait Backend {
         first: &mut Self::Memory,
         second: &mut Self::Memory,
     ) -> Result<()>;
+    /// Whether AdamW may be given a gradient as factors: [`Backend::adamw_of_product`]
+    /// and [`Backend::sum_of_squares_of_products`].
+    fn takes_factors(&self) -> bool {
+        false
+    }
+    /// Σ x² over the elements of all products, in f64.
+    fn sum_of_squares_of_products(
+        &self,
+        _precision: Precision,
+        _products: &[Product<'_, Self::Memory>],
+    ) -> Result<f64> {
+        Err(Error::malformed("this backend takes no gradients as factors"))
+    }
+    /// An AdamW update by a gradient that is a product; `update.gradient` is not read.
+    fn adamw_of_product(
+        &self,
+        _rule: AdamW,
+        _precision: Precision,
+        _product: Product<'_, Self::Memory>,
+        _update: Update<'_, Self::Memory>,
+        _first: &mut Self::Memory,
+        _second: &mut Self::Memory,
+    ) -> Result<()> {
+        Err(Error::malformed("this backend takes no gradients as factors"))
+    }
     /// A momentum SGD update.
     fn sgd(
         &self,

@@ -12,7 +12,7 @@ use modgrad_compute::optimiser::{self, AdamW, RowwiseAdagrad, Sgd};
 use modgrad_compute::{Pool, bf16, elementwise, reduce};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Muon, Operand, OperandMut, Stretch, Update};
+use crate::backend::{Backend, Muon, Operand, OperandMut, Product, Stretch, Update};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::reference::RunKey;
@@ -117,6 +117,45 @@ impl Backend for Cpu {
             rule,
             update.parameter.slice_mut(at),
             update.gradient.slice(at),
+            first.slice_mut(at),
+            second.slice_mut(at),
+            update.shadow.map(|shadow| shadow.slice_mut(at)),
+        );
+        Ok(())
+    }
+
+    fn takes_factors(&self) -> bool {
+        true
+    }
+
+    fn sum_of_squares_of_products(
+        &self,
+        precision: Precision,
+        products: &[Product<'_, HostMemory>],
+    ) -> Result<f64> {
+        let products: Result<Vec<_>> = products.iter().map(ops::factors).collect();
+        let precision = ops::products(precision);
+        Ok(optimiser::sum_of_squares_of_products(&self.pool, precision, &products?))
+    }
+
+    fn adamw_of_product(
+        &self,
+        rule: AdamW,
+        precision: Precision,
+        product: Product<'_, HostMemory>,
+        update: Update<'_, HostMemory>,
+        first: &mut HostMemory,
+        second: &mut HostMemory,
+    ) -> Result<()> {
+        let at = update.stretch;
+        let (left, right) = ops::factors(&product)?;
+        optimiser::adamw_of_product(
+            &self.pool,
+            rule,
+            ops::products(precision),
+            left,
+            right,
+            update.parameter.slice_mut(at),
             first.slice_mut(at),
             second.slice_mut(at),
             update.shadow.map(|shadow| shadow.slice_mut(at)),

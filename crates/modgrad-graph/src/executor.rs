@@ -33,7 +33,7 @@ impl<'a> From<&'a Tensor> for InputView<'a> {
 pub struct Executor<B: Backend> {
     pub(crate) backend: B,
     pub(crate) plan: Plan,
-    slots: Vec<Option<B::Memory>>,
+    pub(crate) slots: Vec<Option<B::Memory>>,
     pub(crate) store: Store<B>,
     profile: Option<Profile>,
 }
@@ -58,12 +58,13 @@ impl<B: Backend> Executor<B> {
         outputs: &[&str],
         precision: Precision,
     ) -> Result<Self> {
-        let plan = planner::plan(program, outputs, &GradientTerms::new(), precision, &[])?;
+        let plan = planner::plan(program, outputs, &GradientTerms::new(), precision, &[], &[])?;
         Self::from_plan(backend, plan, false)
     }
 
     /// Prepares `program` to compute the scalar output `loss` (and the outputs
-    /// `watch`) and the gradients of all trainable parameters; `order` is the order of the flat buffer.
+    /// `watch`) and the gradients of all trainable parameters; `order` is the order of the flat
+    /// buffer, `factors` names those whose gradients may be left as factors.
     pub(crate) fn for_training(
         backend: B,
         program: &Program,
@@ -71,6 +72,7 @@ impl<B: Backend> Executor<B> {
         watch: &[String],
         precision: Precision,
         order: &[String],
+        factors: &[String],
     ) -> Result<Self> {
         let mut program = program.clone();
         let trainable: Vec<(String, usize)> = program
@@ -89,7 +91,7 @@ impl<B: Backend> Executor<B> {
         let terms = trainable.into_iter().map(|(name, _)| name).zip(terms).collect();
         let mut outputs = vec![loss];
         outputs.extend(watch.iter().map(String::as_str));
-        let plan = planner::plan(&program, &outputs, &terms, precision, order)?;
+        let plan = planner::plan(&program, &outputs, &terms, precision, order, factors)?;
         Self::from_plan(backend, plan, true)
     }
 
@@ -223,58 +225,27 @@ impl<B: Backend> Executor<B> {
         fresh: bool,
     ) -> Result<()> {
         self.write_inputs(inputs)?;
-        for instruction in &self.plan.instructions {
-            let start = self.profile.is_some().then(Instant::now);
-            match instruction {
-                Instruction::Run { op, inputs, outputs, adds } => {
-                    let mut taken = Vec::with_capacity(outputs.len());
-                    for place in outputs {
-                        taken.push(take(&mut self.slots, &mut self.store, place)?);
-                    }
-                    let done = {
-                        let mut operands = Vec::with_capacity(inputs.len());
-                        for place in inputs {
-                            operands.push(operand(&self.slots, &self.store, place)?);
-                        }
-                        let mut results = Vec::with_capacity(outputs.len());
-                        for (memory, place) in taken.iter_mut().zip(outputs) {
-                            results.push(operand_mut(memory, place));
-                        }
-                        let add = adds.is_some_and(|first| !(first.0 && fresh));
-                        let precision = self.plan.precision;
-                        self.backend.run(op, key, precision, &operands, &mut results, add)
-                    };
-                    for (memory, place) in taken.into_iter().zip(outputs) {
-                        give_back(&mut self.slots, &mut self.store, place, memory);
-                    }
-                    done?;
-                }
-                Instruction::Accumulate { from, into, first: FirstWriter(first) } => {
-                    let mut memory = take(&mut self.slots, &mut self.store, into)?;
-                    let operand = operand(&self.slots, &self.store, from)?;
-                    let add = !(*first && fresh);
-                    let done =
-                        self.backend.accumulate(operand, operand_mut(&mut memory, into), add);
-                    give_back(&mut self.slots, &mut self.store, into, memory);
-                    done?;
-                }
-                Instruction::Sparse { table, bag, indices, gradient } => {
-                    let Some(mut sparse) = self.store.sparse.remove(table) else {
-                        return Err(Error::malformed("a table without a sparse gradient"));
-                    };
-                    let indices = operand(&self.slots, &self.store, indices)?;
-                    let gradient = operand(&self.slots, &self.store, gradient)?;
-                    let done = self.backend.sparse_accumulate(&mut sparse, *bag, indices, gradient);
-                    self.store.sparse.insert(*table, sparse);
-                    done?;
-                }
-            }
-            if let (Some(profile), Some(start)) = (&mut self.profile, start) {
-                let entry = profile.entry(instruction.label()).or_default();
-                *entry = (entry.0 + 1, entry.1 + start.elapsed());
-            }
-        }
-        Ok(())
+        run_all(
+            &self.backend,
+            self.plan.precision,
+            &self.plan.instructions,
+            (&mut self.slots, &mut self.store),
+            &mut self.profile,
+            (key, fresh),
+        )
+    }
+
+    /// Forms the gradients that the last run left as factors; unless `fresh`, adds them.
+    pub(crate) fn multiply_factors(&mut self, key: RunKey, fresh: bool) -> Result<()> {
+        let products = self.plan.factored.iter().map(|factored| &factored.product);
+        run_all(
+            &self.backend,
+            self.plan.precision,
+            products,
+            (&mut self.slots, &mut self.store),
+            &mut self.profile,
+            (key, fresh),
+        )
     }
 
     fn write_inputs(&mut self, inputs: &[(&str, InputView<'_>)]) -> Result<()> {
@@ -322,6 +293,67 @@ impl<B: Backend> Executor<B> {
         self.backend.read(operand.memory, operand.offset * place.storage.size(), &mut bytes)?;
         tensor_from_bytes(&spec, &bytes)
     }
+}
+
+/// Runs instructions in order, over (slots, store); (key, whether gradients are fresh).
+fn run_all<'a, B: Backend>(
+    backend: &B,
+    precision: Precision,
+    instructions: impl IntoIterator<Item = &'a Instruction>,
+    (slots, store): (&mut [Option<B::Memory>], &mut Store<B>),
+    profile: &mut Option<Profile>,
+    (key, fresh): (RunKey, bool),
+) -> Result<()> {
+    for instruction in instructions {
+        let start = profile.is_some().then(Instant::now);
+        match instruction {
+            Instruction::Run { op, inputs, outputs, adds } => {
+                let mut taken = Vec::with_capacity(outputs.len());
+                for place in outputs {
+                    taken.push(take(slots, store, place)?);
+                }
+                let done = {
+                    let mut operands = Vec::with_capacity(inputs.len());
+                    for place in inputs {
+                        operands.push(operand(slots, store, place)?);
+                    }
+                    let mut results = Vec::with_capacity(outputs.len());
+                    for (memory, place) in taken.iter_mut().zip(outputs) {
+                        results.push(operand_mut(memory, place));
+                    }
+                    let add = adds.is_some_and(|first| !(first.0 && fresh));
+                    backend.run(op, key, precision, &operands, &mut results, add)
+                };
+                for (memory, place) in taken.into_iter().zip(outputs) {
+                    give_back(slots, store, place, memory);
+                }
+                done?;
+            }
+            Instruction::Accumulate { from, into, first: FirstWriter(first) } => {
+                let mut memory = take(slots, store, into)?;
+                let operand = operand(slots, store, from)?;
+                let add = !(*first && fresh);
+                let done = backend.accumulate(operand, operand_mut(&mut memory, into), add);
+                give_back(slots, store, into, memory);
+                done?;
+            }
+            Instruction::Sparse { table, bag, indices, gradient } => {
+                let Some(mut sparse) = store.sparse.remove(table) else {
+                    return Err(Error::malformed("a table without a sparse gradient"));
+                };
+                let indices = operand(slots, store, indices)?;
+                let gradient = operand(slots, store, gradient)?;
+                let done = backend.sparse_accumulate(&mut sparse, *bag, indices, gradient);
+                store.sparse.insert(*table, sparse);
+                done?;
+            }
+        }
+        if let (Some(profile), Some(start)) = (profile.as_mut(), start) {
+            let entry = profile.entry(instruction.label()).or_default();
+            *entry = (entry.0 + 1, entry.1 + start.elapsed());
+        }
+    }
+    Ok(())
 }
 
 fn check_spec(

@@ -5,13 +5,14 @@
 //! ([`planner`]) and runs it on a [`backend::Backend`]. [`reference`] defines in
 //! plain f64 what each op means; the fast kernels are tested against it.
 //!
-//! Reading order: `op`, `shape`, `program`, `gradient`, `planner`, `executor`,
-//! `training`.
+//! Reading order: `op`, `shape`, `program`, `gradient`, `planner`, `factored`,
+//! `executor`, `training`.
 
 pub mod backend;
 pub mod cpu;
 pub mod error;
 pub mod executor;
+pub mod factored;
 pub mod gradient;
 pub mod layout;
 pub mod op;

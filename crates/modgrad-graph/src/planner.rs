@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::backend::Stretch;
 use crate::error::{Error, Result};
+use crate::factored::{self, Factored};
 use crate::op::Op;
 use crate::program::{Program, ValueId};
 use crate::storage::{self, Precision, Storage};
@@ -100,6 +102,8 @@ pub struct ParameterPlace {
 pub struct Plan {
     /// In order of execution.
     pub instructions: Vec<Instruction>,
+    /// Gradients that the instructions leave as factors; see [`crate::factored`].
+    pub factored: Vec<Factored>,
     /// Bytes of each scratch slot.
     pub slots: Vec<usize>,
     /// Slots that hold one value for ever: (slot, elements, value).
@@ -124,13 +128,15 @@ pub type GradientTerms = BTreeMap<String, Vec<ValueId>>;
 /// Plans a run of `program` that computes `outputs` and, where given, adds the
 /// gradient terms of parameters. `order` lists trainable dense parameters in
 /// the order in which they are to stand in the flat buffer; those that it
-/// leaves out follow in order of definition.
+/// leaves out follow in order of definition. Gradients of `factors` may be left
+/// as the factors of their product.
 pub fn plan(
     program: &Program,
     outputs: &[&str],
     terms: &GradientTerms,
     precision: Precision,
     order: &[String],
+    factors: &[String],
 ) -> Result<Plan> {
     let mut wanted = Vec::new();
     for name in outputs {
@@ -154,21 +160,28 @@ pub fn plan(
         places: vec![None; program.values()],
         slots: Slots::default(),
         instructions: Vec::new(),
+        factored: Vec::new(),
         constants: Vec::new(),
         inputs: BTreeMap::new(),
         parameters: &parameters,
         product_flops: 0,
         precision,
     };
-    let uses = planner.last_uses(&kept, terms);
     let direct = planner.direct_writes(&kept, terms);
-    planner.lay_out(&uses, &direct, terms)?;
+    let left = factored::choose(program, &parameters, factors, &direct, terms);
+    let producers = program.producers();
+    let of_left = left.iter().flat_map(|&value| &program.nodes()[producers[value]].inputs);
+    let kept: Vec<ValueId> = kept.iter().chain(of_left).copied().collect();
+    let uses = planner.last_uses(&kept, terms);
+    planner.lay_out(&uses, &direct, &left, terms)?;
+    planner.factored.sort_by_key(|factored| factored.stretch.start);
     let outputs = outputs
         .iter()
         .map(|name| Ok((name.to_string(), planner.place(program.output(name)?)?)))
         .collect::<Result<_>>()?;
     Ok(Plan {
         instructions: planner.instructions,
+        factored: planner.factored,
         slots: planner.slots.sizes,
         constants: planner.constants,
         inputs: planner.inputs,
@@ -257,6 +270,7 @@ struct Planner<'a> {
     places: Vec<Option<Memory>>,
     slots: Slots,
     instructions: Vec<Instruction>,
+    factored: Vec<Factored>,
     constants: Vec<(usize, usize, f32)>,
     inputs: BTreeMap<String, Place>,
     parameters: &'a BTreeMap<String, ParameterPlace>,
@@ -323,6 +337,7 @@ impl Planner<'_> {
         &mut self,
         last_uses: &LastUses,
         direct: &DirectWrites,
+        left: &[ValueId],
         terms: &GradientTerms,
     ) -> Result<()> {
         let mut terms_of: BTreeMap<ValueId, Vec<&String>> = BTreeMap::new();
@@ -381,6 +396,9 @@ impl Planner<'_> {
                         });
                     }
                     self.run(node, adds)?;
+                    if node.outputs.iter().any(|value| left.contains(value)) {
+                        self.leave_as_factors()?;
+                    }
                 }
             }
             for &value in &node.outputs {
@@ -434,6 +452,17 @@ impl Planner<'_> {
         let outputs =
             node.outputs.iter().map(|&value| self.place(value)).collect::<Result<Vec<_>>>()?;
         self.instructions.push(Instruction::Run { op: node.op.clone(), inputs, outputs, adds });
+        Ok(())
+    }
+
+    /// Takes the last instruction out of the run.
+    fn leave_as_factors(&mut self) -> Result<()> {
+        let malformed = || Error::malformed("a product without a gradient to write");
+        let product = self.instructions.pop().ok_or_else(malformed)?;
+        let Instruction::Run { outputs, .. } = &product else { return Err(malformed()) };
+        let Memory::Gradient(start) = outputs[0].memory else { return Err(malformed()) };
+        let stretch = Stretch { start, count: outputs[0].elements() };
+        self.factored.push(Factored { stretch, product });
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
 use crate::backend::{Backend, Muon, Stretch, Update};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, InputView};
+use crate::factored::product;
 use crate::planner::Memory;
 use crate::program::Program;
 use crate::reference::RunKey;
@@ -58,6 +59,15 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// Weights beside each other, as their gradients are kept.
+#[derive(Clone, Copy)]
+enum Part {
+    /// In the flat buffer of gradients.
+    Stored(Stretch),
+    /// As factors: the plan's gradient of this index.
+    Factored(usize),
+}
+
 /// A training run in progress.
 pub struct Training<B: Backend> {
     executor: Executor<B>,
@@ -87,6 +97,12 @@ impl<B: Backend> Training<B> {
                 order.push(name.clone());
             }
         }
+        let mut factors = Vec::new();
+        if backend.takes_factors() {
+            let groups = settings.groups.iter();
+            let adamw = groups.filter(|group| matches!(group.rule, Rule::AdamW { .. }));
+            factors.extend(adamw.flat_map(|group| group.parameters.iter().cloned()));
+        }
         let executor = Executor::for_training(
             backend,
             program,
@@ -94,6 +110,7 @@ impl<B: Backend> Training<B> {
             &settings.watch,
             settings.precision,
             &order,
+            &factors,
         )?;
         check_groups(&executor, &settings.groups, &order)?;
         let backend = &executor.backend;
@@ -143,7 +160,13 @@ impl<B: Backend> Training<B> {
             seed: self.settings.seed.wrapping_add(u64::from(self.passes) << 32),
             step: self.step,
         };
+        if self.passes == 1 {
+            self.executor.multiply_factors(key, true)?;
+        }
         self.executor.run_from(inputs, key, self.passes == 0)?;
+        if self.passes >= 1 {
+            self.executor.multiply_factors(key, false)?;
+        }
         self.passes += 1;
         let loss = self.executor.output(&self.settings.loss)?;
         let loss = loss.as_f32().and_then(|values| values.first()).copied().unwrap_or(f32::NAN);
@@ -175,21 +198,52 @@ impl<B: Backend> Training<B> {
             norm = Some(found);
         }
         self.step += 1;
-        self.passes = 0;
         let groups = std::mem::take(&mut self.settings.groups);
         let done = groups.iter().try_for_each(|group| self.update_group(group, factor, scale));
         self.settings.groups = groups;
+        self.passes = 0;
         done.map(|()| norm)
     }
 
+    /// A stretch of the flat buffers, cut where a gradient is left as factors.
+    fn parts(&self, whole: Stretch) -> Vec<Part> {
+        let end = whole.start + whole.count;
+        let mut parts = Vec::new();
+        let mut start = whole.start;
+        let taken = if self.passes == 1 { &self.executor.plan.factored[..] } else { &[] };
+        for (index, factored) in taken.iter().enumerate() {
+            let at = factored.stretch;
+            if (start..end).contains(&at.start) {
+                if start < at.start {
+                    parts.push(Part::Stored(Stretch { start, count: at.start - start }));
+                }
+                parts.push(Part::Factored(index));
+                start = at.start + at.count;
+            }
+        }
+        if start < end {
+            parts.push(Part::Stored(Stretch { start, count: end - start }));
+        }
+        parts
+    }
+
     fn gradient_norm(&self) -> Result<f64> {
-        let store = &self.executor.store;
-        let all = Stretch { start: 0, count: self.executor.plan.flat_elements };
+        let Executor { backend, store, plan, slots, .. } = &self.executor;
         let gradient =
             store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
-        let mut total = self.executor.backend.sum_of_squares(gradient, all)?;
+        let mut total = 0.0;
+        let mut products = Vec::new();
+        for part in self.parts(Stretch { start: 0, count: plan.flat_elements }) {
+            match part {
+                Part::Stored(stretch) => total += backend.sum_of_squares(gradient, stretch)?,
+                Part::Factored(index) => products.push(product(slots, &plan.factored[index])?),
+            }
+        }
+        if !products.is_empty() {
+            total += backend.sum_of_squares_of_products(plan.precision, &products)?;
+        }
         for sparse in store.sparse.values() {
-            total += self.executor.backend.sparse_sum_of_squares(sparse)?;
+            total += backend.sparse_sum_of_squares(sparse)?;
         }
         Ok(total.sqrt())
     }
@@ -204,7 +258,8 @@ impl<B: Backend> Training<B> {
                 (Memory::Parameter(at), Rule::Muon { .. }) => {
                     let shape = place.spec.shape.clone();
                     let stretch = Stretch { start: at, count: elements };
-                    self.update_dense(&group.rule, stretch, &shape, factor, gradient_scale)?;
+                    let part = Part::Stored(stretch);
+                    self.update_dense(&group.rule, part, &shape, factor, gradient_scale)?;
                 }
                 (Memory::Parameter(at), _) => {
                     start = start.min(at);
@@ -216,10 +271,11 @@ impl<B: Backend> Training<B> {
                 _ => return Err(Error::malformed("a parameter in scratch memory")),
             }
         }
-        // A group's parameters stand side by side: one call updates them all.
+        // A group's parameters stand side by side: one call updates all that are stored so.
         if start < end {
-            let stretch = Stretch { start, count: end - start };
-            self.update_dense(&group.rule, stretch, &[], factor, gradient_scale)?;
+            for part in self.parts(Stretch { start, count: end - start }) {
+                self.update_dense(&group.rule, part, &[], factor, gradient_scale)?;
+            }
         }
         Ok(())
     }
@@ -227,12 +283,16 @@ impl<B: Backend> Training<B> {
     fn update_dense(
         &mut self,
         rule: &Rule,
-        stretch: Stretch,
+        part: Part,
         shape: &[usize],
         factor: f32,
         gradient_scale: f32,
     ) -> Result<()> {
-        let Executor { backend, store, .. } = &mut self.executor;
+        let Executor { backend, store, slots, plan, .. } = &mut self.executor;
+        let stretch = match part {
+            Part::Stored(stretch) => stretch,
+            Part::Factored(index) => plan.factored[index].stretch,
+        };
         let gradient =
             store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
         let update =
@@ -248,7 +308,15 @@ impl<B: Backend> Training<B> {
                     step: self.step,
                     gradient_scale,
                 };
-                backend.adamw(rule, update, &mut self.first, &mut self.second)
+                let (first, second) = (&mut self.first, &mut self.second);
+                match part {
+                    Part::Stored(_) => backend.adamw(rule, update, first, second),
+                    Part::Factored(index) => {
+                        let product = product(slots, &plan.factored[index])?;
+                        let precision = plan.precision;
+                        backend.adamw_of_product(rule, precision, product, update, first, second)
+                    }
+                }
             }
             Rule::Sgd { learning_rate, momentum, nesterov, weight_decay } => {
                 let rule = Sgd {

@@ -86,6 +86,16 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// `count` rows from `first` on.
+    pub fn rows_from(self, first: usize, count: usize) -> Self {
+        let start = first * self.row_stride;
+        let data = match self.data {
+            Data::F32(values) => Data::F32(&values[start..]),
+            Data::Bf16(values) => Data::Bf16(&values[start..]),
+        };
+        Matrix { data, rows: count, ..self }
+    }
+
     /// Panics unless every element lies inside the slice.
     fn check(&self, name: &str) {
         if self.rows == 0 || self.columns == 0 {

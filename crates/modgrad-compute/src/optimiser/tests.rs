@@ -225,3 +225,52 @@ fn a_short_shadow_is_refused() {
     let mut shadow = [bf16::ZERO; 2];
     adamw(&Pool::new(1), settings, &mut p, &[0.0; 3], &mut m, &mut v, Some(&mut shadow));
 }
+
+#[test]
+fn a_product_updates_as_it_would_if_it_were_stored() {
+    use crate::gemm::{Matrix, Output, Precision, gemm};
+    let settings = AdamW {
+        learning_rate: 0.1,
+        beta1: 0.9,
+        beta2: 0.98,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        step: 3,
+        gradient_scale: 0.25,
+    };
+    for (rows, columns, inner) in [(0, 5, 2), (1, 1, 1), (3, 129, 0), (700, 70, 9), (33, 8200, 5)] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let left: Vec<f32> = values(1, inner * rows, -1.0, 1.0);
+            let right: Vec<bf16> = values(2, inner * columns, -1.0, 1.0);
+            let left = Matrix::f32(&left, inner, rows).transposed();
+            let right = Matrix::bf16(&right, inner, columns);
+            let start: Vec<f32> = values(3, rows * columns, -1.0, 1.0);
+            let moments: Vec<f32> = values(4, rows * columns, 0.0, 1.0);
+            let run = |pool: &Pool, stored: bool| {
+                let (mut parameter, mut shadow) = (start.clone(), vec![bf16::ZERO; start.len()]);
+                let (mut first, mut second) = (moments.clone(), moments.clone());
+                let (p, m, v) = (&mut parameter[..], &mut first[..], &mut second[..]);
+                if stored {
+                    let mut gradient = vec![0.0; start.len()];
+                    let out = Output::F32(&mut gradient);
+                    gemm(pool, precision, left, right, out, false, None);
+                    adamw(pool, settings, p, &gradient, m, v, Some(&mut shadow));
+                } else {
+                    let shadow = Some(&mut shadow[..]);
+                    adamw_of_product(pool, settings, precision, left, right, p, m, v, shadow);
+                }
+                let shadow = shadow.into_iter().map(bf16::to_f32).collect();
+                [parameter, first, second, shadow].concat()
+            };
+            let stored = for_threads(|pool| run(pool, true));
+            assert_eq!(for_threads(|pool| run(pool, false)), stored, "{rows}×{columns}×{inner}");
+
+            let pool = Pool::new(2);
+            let mut gradient = vec![0.0; start.len()];
+            gemm(&pool, precision, left, right, Output::F32(&mut gradient), false, None);
+            let want: f64 = gradient.iter().map(|&x| f64::from(x).powi(2)).sum();
+            let sum = sum_of_squares_of_products(&pool, precision, &[(left, right); 3]);
+            assert!((sum - 3.0 * want).abs() <= 1e-5 * want, "{sum} is not 3 × {want}");
+        }
+    }
+}

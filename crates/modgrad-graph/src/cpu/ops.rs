@@ -10,6 +10,7 @@ use modgrad_compute::{
 };
 
 use super::{HostMemory, memory_rows as memory, spatial, thought};
+use crate::backend::Product;
 use crate::error::{Error, Result};
 use crate::layout::{around, broadcast_strides, contiguous_strides};
 use crate::op::Op;
@@ -577,7 +578,7 @@ fn concat(pool: &Pool, axis: usize, x: &[Input<'_>], out: &mut Out<'_>) -> Resul
     Ok(())
 }
 
-fn products(precision: Precision) -> gemm::Precision {
+pub(super) fn products(precision: Precision) -> gemm::Precision {
     match precision {
         Precision::F32 => gemm::Precision::F32,
         Precision::Bf16 => gemm::Precision::Bf16,
@@ -592,6 +593,16 @@ fn matrix<'a>(x: &Input<'a>, start: usize, rows: usize, columns: usize) -> Resul
         Storage::Bf16 => Ok(Matrix::bf16(&x.slice()[start..end], rows, columns)),
         other => Err(stored_as(other)),
     }
+}
+
+/// The two matrices of a product that was not formed.
+pub(super) fn factors<'a>(product: &Product<'a, HostMemory>) -> Result<(Matrix<'a>, Matrix<'a>)> {
+    let whole = |x: &Input<'a>, transposed: bool| {
+        let matrix = matrix(x, 0, x.shape[0], x.shape[1])?;
+        Ok(if transposed { matrix.transposed() } else { matrix })
+    };
+    let (left, right) = product.transposed;
+    Ok((whole(&product.left, left)?, whole(&product.right, right)?))
 }
 
 fn output<'a>(out: &'a mut Out<'_>) -> Result<Output<'a>> {

@@ -51,7 +51,8 @@ impl Model {
         }
         check_parameters(checkpoint, program, PROGRAM)
             .map_err(|BadParameter { name, reason }| EvalError::Parameter { name, reason })?;
-        let plan = planner::plan(program, &[LOGITS], &GradientTerms::new(), Precision::F32, &[])?;
+        let plan =
+            planner::plan(program, &[LOGITS], &GradientTerms::new(), Precision::F32, &[], &[])?;
         let needed = bytes_needed(&plan).saturating_add(batch * context * BYTES * 4);
         if needed > options.max_memory {
             return Err(EvalError::Memory { needed, limit: options.max_memory });

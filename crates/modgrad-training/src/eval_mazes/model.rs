@@ -62,7 +62,8 @@ impl Model {
         check_parameters(checkpoint, program, &name)
             .map_err(|BadParameter { name, reason }| MazeEvalError::Parameter { name, reason })?;
         let failed = |error| MazeEvalError::Program { program: name.clone(), error };
-        let plan = planner::plan(program, &[LOGITS], &GradientTerms::new(), Precision::F32, &[]);
+        let plan =
+            planner::plan(program, &[LOGITS], &GradientTerms::new(), Precision::F32, &[], &[]);
         // Twice as many mazes as are scored, of at most two bytes a pixel; a batch
         // of pixels and of logits.
         let mazes = options.mazes.saturating_mul(2);

@@ -32,7 +32,7 @@ GATE_PACE = 0.05
 class Counts:
     """Which contexts of the text are counted; see `modgrad.memory`."""
 
-    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16)
+    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24)
     words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     base_order: int = 3
     orders_in_window: tuple[int, ...] = (2, 3, 4, 6)

@@ -31,8 +31,8 @@ class Recipe:
     learning_rate: float = 1e-3
     table_learning_rate: float = 0.1
     weight_decay: float = 0.1
-    # Passes over the data that decayed weights remember, in place of `weight_decay`
-    # (arXiv 2405.13698); 0: as that says.
+    # Passes over a megabyte of data that decayed weights remember, in place of
+    # `weight_decay` (arXiv 2405.13698), growing as the root of the size; 0: as that says.
     remembered_passes: float = 0.0
     clip_norm: float = 1.0
     cooldown: float = 0.6  # share of the budget over which the rates fall to zero
@@ -49,7 +49,7 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
-    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=1.5, passes=4),
+    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=0.66, passes=10),
 }
 COUNTING_SECONDS = 60.0  # where there is no budget
 LEAST_STEPS = 1000  # however small the data
@@ -79,7 +79,8 @@ def train(
     recipe = replace(recipe, time=min(recipe.time, config.context))
     pass_steps = data.size / (recipe.batch * recipe.time)
     if recipe.remembered_passes:
-        decay = 1.0 / (recipe.learning_rate * pass_steps * recipe.remembered_passes)
+        remembered = recipe.remembered_passes * pass_steps * (data.size / 1e6) ** 0.5
+        decay = 1.0 / (recipe.learning_rate * remembered)
         recipe = replace(recipe, weight_decay=min(decay, MOST_DECAY))
     if recipe.passes and steps is None and budget is not None:
         # What is read too often is learned by heart, which no budget makes good.

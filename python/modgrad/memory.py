@@ -82,7 +82,7 @@ class CountedMemory(nn.Module):
     def __init__(
         self,
         *,
-        orders: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16),
+        orders: Sequence[int] = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24),
         words: Sequence[str] = ("prefix", "previous_word_and_prefix"),
         skips: Sequence[tuple[int, int]] = (),
         base_order: int = 3,

@@ -74,12 +74,20 @@ class Training:
         """Runs forward and backward, adds to the gradients, returns the loss."""
         return self.core.backward(inputs)
 
-    def step(self, factor: float = 1.0) -> float | None:
+    def step(self, factor: float = 1.0) -> None:
         """Updates all parameters, every learning rate times `factor`.
 
-        Returns the gradient's global norm before clipping, where it is clipped.
+        A clipped gradient that is not finite changes nothing and is an error: here, or on a
+        GPU, which the host does not wait for, at the next `backward` or look at weights.
         """
-        return self.core.update(factor)
+        self.core.update(factor)
+
+    def gradient_norm(self) -> float | None:
+        """The global norm of the last step's gradient before clipping, where it is clipped.
+
+        0 before the first step. Waits for a GPU.
+        """
+        return self.core.gradient_norm()
 
     def average(self, decay: float) -> None:
         """Moves a running average of the dense parameters towards their values.

@@ -131,6 +131,13 @@ struct Larger {
 template <class T> DEVICE T block_sum(T value) { return block_fold(value, Sum()); }
 DEVICE float block_maximum(float value) { return block_fold(value, Larger()); }
 
+// ---- clipping --------------------------------------------------------------------
+
+// `clip` is null, or where the kernel of this name left its factor: NaN where the gradient is
+// not finite, for which an update changes nothing.
+DEVICE bool refused(const float *clip) { return clip && *clip != *clip; }
+DEVICE float clipped(float scale, const float *clip) { return clip ? scale * *clip : scale; }
+
 // ---- indices from outside --------------------------------------------------------
 
 // Where an index is outside 0..bound: leaves a note for the host, which reads it once a run

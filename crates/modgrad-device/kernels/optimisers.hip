@@ -1,5 +1,5 @@
 // Optimisers: each array is read and written once. `shadow` is the bf16 copy of the
-// parameter, or null.
+// parameter, or null; `clip` as in device.h.
 
 // `modgrad_compute::optimiser::AdamWRates`, in the order of `modgrad_device::optimisers`.
 struct AdamWRates {
@@ -9,10 +9,10 @@ struct AdamWRates {
 
 EXPORT(adamw,
        (float *parameter, const float *gradient, float *first, float *second, bf16 *shadow,
-        AdamWRates rates, Index count), {
+        const float *clip, AdamWRates rates, Index count), {
     Index i = thread_index();
-    if (i >= count) return;
-    float g = gradient[i] * rates.gradient_scale;
+    if (i >= count || refused(clip)) return;
+    float g = gradient[i] * clipped(rates.gradient_scale, clip);
     float m = rates.beta1 * first[i] + rates.one_minus_beta1 * g;
     float v = rates.beta2 * second[i] + rates.one_minus_beta2 * g * g;
     first[i] = m;
@@ -30,11 +30,11 @@ struct SgdRates {
 };
 
 EXPORT(sgd,
-       (float *parameter, const float *gradient, float *velocity, bf16 *shadow, SgdRates rates,
-        Index count), {
+       (float *parameter, const float *gradient, float *velocity, bf16 *shadow,
+        const float *clip, SgdRates rates, Index count), {
     Index i = thread_index();
-    if (i >= count) return;
-    float g = gradient[i] * rates.gradient_scale + rates.weight_decay * parameter[i];
+    if (i >= count || refused(clip)) return;
+    float g = gradient[i] * clipped(rates.gradient_scale, clip) + rates.weight_decay * parameter[i];
     float v = rates.momentum * velocity[i] + g;
     velocity[i] = v;
     float value = parameter[i] - rates.rate * (rates.nesterov ? g + rates.momentum * v : v);
@@ -49,21 +49,21 @@ EXPORT(average, (const float *from, float *average, float decay, Index count), {
 
 // What stands around Muon's orthogonalisation.
 EXPORT(muon_momentum,
-       (const float *gradient, float *velocity, float *direction, float momentum,
-        float gradient_scale, int nesterov, Index count), {
+       (const float *gradient, float *velocity, float *direction, const float *clip,
+        float momentum, float gradient_scale, int nesterov, Index count), {
     Index i = thread_index();
-    if (i >= count) return;
-    float g = (1.0f - momentum) * (gradient[i] * gradient_scale);
+    if (i >= count || refused(clip)) return;
+    float g = (1.0f - momentum) * (gradient[i] * clipped(gradient_scale, clip));
     float v = momentum * velocity[i] + g;
     velocity[i] = v;
     direction[i] = nesterov ? g + momentum * v : v;
 })
 
 EXPORT(muon_apply,
-       (const float *direction, float *parameter, bf16 *shadow, float keep, float rate,
-        Index count), {
+       (const float *direction, float *parameter, bf16 *shadow, const float *clip, float keep,
+        float rate, Index count), {
     Index i = thread_index();
-    if (i >= count) return;
+    if (i >= count || refused(clip)) return;
     float value = keep * parameter[i] - rate * direction[i];
     parameter[i] = value;
     if (shadow) shadow[i] = to_bf16(value);

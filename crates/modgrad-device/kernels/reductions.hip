@@ -48,3 +48,18 @@ EXPORT(sum_of_squares, (const float *x, double *parts, Index count), {
     total = block_sum(total);
     if (threadIdx.x == 0) parts[blockIdx.x] = total;
 })
+
+// The norm of `mean` times a gradient from the terms of its squares, and the factor that
+// brings it to `limit` at most: `modgrad_graph::backend::Clip`. One block.
+EXPORT(clip,
+       (const double *squares, double *norm, float *factor, float mean, float limit,
+        Index terms), {
+    double total = 0.0;
+    for (Index i = threadIdx.x; i < terms; i += BLOCK) total += squares[i];
+    total = block_sum(total);
+    if (threadIdx.x != 0) return;
+    double found = sqrt(total) * (double)mean;
+    *norm = found;
+    float kept = found > (double)limit ? (float)((double)limit / found) : 1.0f;
+    *factor = kept + (float)(found - found); // NaN where it is NaN or infinite
+})

@@ -43,11 +43,11 @@ struct RowwiseRates {
 
 // How far each row moves: rates [count], at the first of its positions.
 EXPORT(rowwise_rates,
-       (const int *keys, const float *sums, float *state, float *rates, Index width,
-        RowwiseRates rule, Index count), {
+       (const int *keys, const float *sums, float *state, float *rates, const float *clip,
+        Index width, RowwiseRates rule, Index count), {
     Index at = thread_index();
-    if (at >= count || !is_first(keys, at)) return;
-    float squares = 0.0f, scale = rule.gradient_scale;
+    float squares = 0.0f, scale = clipped(rule.gradient_scale, clip);
+    if (at >= count || !is_first(keys, at) || refused(clip)) return;
     for (Index i = at * width; i < (at + 1) * width; i++) squares += sums[i] * sums[i];
     float seen = state[keys[at]] + squares * scale * scale / (float)width;
     state[keys[at]] = seen;
@@ -55,10 +55,10 @@ EXPORT(rowwise_rates,
 })
 
 EXPORT(rowwise_adagrad,
-       (const int *keys, const float *sums, const float *rates, float *table, Index width,
-        RowwiseRates rule, Index count), {
+       (const int *keys, const float *sums, const float *rates, float *table,
+        const float *clip, Index width, RowwiseRates rule, Index count), {
     Index i = thread_index(), at = i / width;
-    if (i >= count || !is_first(keys, at)) return;
+    if (i >= count || !is_first(keys, at) || refused(clip)) return;
     float keep = 1.0f - rule.learning_rate * rule.weight_decay;
     table += keys[at] * width + i % width;
     *table = *table * keep - rates[at] * sums[i];

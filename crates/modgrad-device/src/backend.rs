@@ -1,7 +1,7 @@
 //! The device as a backend: buffers, and where each op goes.
 
 use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
-use modgrad_graph::backend::{Backend, Muon, Operand, OperandMut, Stretch, Update};
+use modgrad_graph::backend::{Backend, Clip, Gradient, Muon, Operand, OperandMut, Stretch, Update};
 use modgrad_graph::reference::RunKey;
 use modgrad_graph::storage::{Precision, Storage};
 use modgrad_graph::{Error, Op, Result};
@@ -15,7 +15,7 @@ use crate::source::{BASICS, REDUCTIONS};
 use crate::sparse::SparseGradient;
 use crate::{launch, muon, ops, sparse};
 
-/// Blocks of a sum of squares; each leaves one term for the host.
+/// Blocks of a sum of squares, at most; each leaves one term.
 const SQUARES_BLOCKS: usize = 512;
 
 impl Backend for Device {
@@ -91,8 +91,27 @@ impl Backend for Device {
         self.launch(&BASICS, "narrow", over(stretch.count), &arguments)
     }
 
-    fn sum_of_squares(&self, memory: &Memory, stretch: Stretch) -> Result<f64> {
-        self.squares(at(memory, stretch), stretch.count)
+    fn is_asynchronous(&self) -> bool {
+        true
+    }
+
+    fn clip(
+        &self,
+        _precision: Precision,
+        gradient: &Gradient<'_, Memory, SparseGradient>,
+        mean: f32,
+        limit: f32,
+        into: &mut Memory,
+    ) -> Result<()> {
+        if !gradient.products.is_empty() {
+            return Err(Error::Malformed { reason: "a gradient as factors".to_owned() });
+        }
+        let stored = gradient.stored.iter();
+        let stored = stored.map(|&stretch| Ok((at(gradient.flat, stretch), stretch.count)));
+        let sparse = gradient.sparse.iter().map(|sparse| sparse.summed(self));
+        let summands = stored.chain(sparse).collect::<Result<Vec<_>>>()?;
+        into.changes();
+        self.leave_clip(summands, mean, limit, into)
     }
 
     fn adamw(
@@ -148,10 +167,6 @@ impl Backend for Device {
         sparse.accumulate(self, bag, &indices, &gradient)
     }
 
-    fn sparse_sum_of_squares(&self, sparse: &SparseGradient) -> Result<f64> {
-        sparse.sum_of_squares(self)
-    }
-
     fn rowwise_adagrad(
         &self,
         rule: RowwiseAdagrad,
@@ -159,23 +174,40 @@ impl Backend for Device {
         width: usize,
         table: &mut Memory,
         state: &mut Memory,
+        clip: Option<&Memory>,
     ) -> Result<()> {
         table.changes();
-        sparse::rowwise_adagrad(self, rule, sparse, width, table, state)
+        sparse::rowwise_adagrad(self, rule, sparse, width, table, state, clip)
     }
 }
 
 impl Device {
-    /// Σ x² over an f32 stretch.
-    pub(crate) fn squares(&self, from: Argument, count: usize) -> Result<f64> {
-        let blocks = count.div_ceil(launch::BLOCK).min(SQUARES_BLOCKS);
-        let parts = self.scratch(Scratch::Sums, SQUARES_BLOCKS * 8)?;
-        let arguments = [from, Argument::Pointer(parts), index(count)];
-        self.launch(&REDUCTIONS, "sum_of_squares", launch::grid(blocks, 1), &arguments)?;
-        let mut sums = vec![0.0f64; blocks];
-        if blocks > 0 {
-            self.driver().copy_out(parts, bytemuck::cast_slice_mut(&mut sums))?;
+    /// [`Backend::clip`] over f32 stretches: where each begins, and its count.
+    fn leave_clip(
+        &self,
+        summands: Vec<(Argument, usize)>,
+        mean: f32,
+        limit: f32,
+        into: &Memory,
+    ) -> Result<()> {
+        let blocks = |count: usize| count.div_ceil(launch::BLOCK).min(SQUARES_BLOCKS);
+        let terms = summands.iter().map(|(_, count)| blocks(*count)).sum();
+        let squares = self.scratch(Scratch::Sums, terms * 8)?;
+        let mut next = squares;
+        for (from, count) in summands {
+            let arguments = [from, Argument::Pointer(next), index(count)];
+            let shape = launch::grid(blocks(count), 1);
+            self.launch(&REDUCTIONS, "sum_of_squares", shape, &arguments)?;
+            next += blocks(count) as u64 * 8;
         }
-        Ok(sums.iter().sum())
+        let arguments = [
+            Argument::Pointer(squares),
+            Argument::Pointer(into.address() + Clip::NORM as u64),
+            optimisers::factor_of(Some(into)),
+            Argument::Float(mean),
+            Argument::Float(limit),
+            index(terms),
+        ];
+        self.launch(&REDUCTIONS, "clip", launch::grid(1, 1), &arguments)
     }
 }

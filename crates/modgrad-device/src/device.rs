@@ -30,9 +30,18 @@ struct Inner {
     functions: Mutex<HashMap<&'static str, HashMap<String, Function>>>,
     scratch: Mutex<Vec<Option<Memory>>>,
     flag: Memory,
-    checks: Mutex<Vec<(&'static str, usize)>>,
+    checks: Mutex<Checks>,
     /// For what the host does itself; made when first asked for.
     pool: Mutex<Option<Pool>>,
+}
+
+/// What kernels that call `checked_index` were launched for.
+#[derive(Default)]
+struct Checks {
+    /// (op, bound); the note tells which.
+    known: Vec<(&'static str, usize)>,
+    /// Whether any was launched since the note was last read.
+    open: bool,
 }
 
 /// Which of an op's temporary buffers: those of one op must differ, those of another may
@@ -170,27 +179,30 @@ impl Device {
     /// note, and which op and bound it is about.
     pub fn index_check(&self, op: &'static str, bound: usize) -> [Argument; 2] {
         let mut checks = lock(&self.inner.checks);
-        let found = checks.iter().position(|check| *check == (op, bound));
+        checks.open = true;
+        let found = checks.known.iter().position(|check| *check == (op, bound));
         let place = found.unwrap_or_else(|| {
-            checks.push((op, bound));
-            checks.len() - 1
+            checks.known.push((op, bound));
+            checks.known.len() - 1
         });
         [Argument::Pointer(self.inner.flag.address()), Argument::Int(place as i32 + 1)]
     }
 
     /// Whether a kernel found an index outside its table since this was last asked.
     pub fn check_indices(&self) -> Result<()> {
-        if lock(&self.inner.checks).is_empty() {
+        let mut checks = lock(&self.inner.checks);
+        if !checks.open {
             return Ok(());
         }
         let mut note = [0; 8];
         self.driver().copy_out(self.inner.flag.address(), &mut note)?;
+        checks.open = false;
         let note = u64::from_ne_bytes(note);
         if note == 0 {
             return Ok(());
         }
         self.driver().set(self.inner.flag.address(), 0, 8)?;
-        let (op, bound) = lock(&self.inner.checks)[!((note >> 32) as u32) as usize - 1];
+        let (op, bound) = checks.known[!((note >> 32) as u32) as usize - 1];
         Err(Error::Shape {
             op,
             expected: format!("indices from 0 to {}", bound as i64 - 1),

@@ -9,7 +9,7 @@ use crate::device::{Device, Scratch};
 use crate::driver::{Address, Argument, Float, Product};
 use crate::launch::{BLOCK, grid, index, over};
 use crate::memory::Memory;
-use crate::optimisers::{at, shadow_at};
+use crate::optimisers::{at, factor_of, shadow_at};
 use crate::source::{OPTIMISERS, REDUCTIONS};
 
 /// The coefficients of the iteration.
@@ -36,6 +36,7 @@ pub(crate) fn update(
         at(update.gradient, stretch),
         at(velocity, stretch),
         Argument::Pointer(direction),
+        factor_of(update.clip),
         Argument::Float(rule.momentum),
         Argument::Float(rule.gradient_scale),
         Argument::Int(i32::from(rule.nesterov)),
@@ -48,6 +49,7 @@ pub(crate) fn update(
         Argument::Pointer(direction),
         at(update.parameter, stretch),
         shadow_at(update.shadow, stretch),
+        factor_of(update.clip),
         Argument::Float(1.0 - rule.learning_rate * rule.weight_decay),
         Argument::Float(rule.learning_rate * scale),
         index(count),

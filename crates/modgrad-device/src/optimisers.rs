@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use modgrad_compute::optimiser::{AdamW, AdamWRates, Sgd};
 use modgrad_graph::Result;
-use modgrad_graph::backend::{Stretch, Update};
+use modgrad_graph::backend::{Clip, Stretch, Update};
 
 use crate::device::Device;
 use crate::driver::Argument;
@@ -20,6 +20,11 @@ pub(crate) fn at(memory: &Memory, stretch: Stretch) -> Argument {
 pub(crate) fn shadow_at(shadow: Option<&mut Memory>, stretch: Stretch) -> Argument {
     let address = shadow.map_or(0, |memory| memory.address() + stretch.start as u64 * 2);
     Argument::Pointer(address)
+}
+
+/// Where [`Backend::clip`](modgrad_graph::backend::Backend::clip) left the factor, or null.
+pub(crate) fn factor_of(clip: Option<&Memory>) -> Argument {
+    Argument::Pointer(clip.map_or(0, |memory| memory.address() + Clip::FACTOR as u64))
 }
 
 pub(crate) fn adamw(
@@ -49,6 +54,7 @@ pub(crate) fn adamw(
         at(first, stretch),
         at(second, stretch),
         shadow_at(update.shadow, stretch),
+        factor_of(update.clip),
         plain(&rates),
         index(stretch.count),
     ];
@@ -85,6 +91,7 @@ pub(crate) fn sgd(
         at(update.gradient, stretch),
         at(velocity, stretch),
         shadow_at(update.shadow, stretch),
+        factor_of(update.clip),
         plain(&rates),
         index(stretch.count),
     ];

@@ -15,6 +15,7 @@ use crate::device::{Device, Scratch};
 use crate::driver::Argument;
 use crate::launch::{Place, index, over, plain, suffix};
 use crate::memory::Memory;
+use crate::optimisers::factor_of;
 use crate::order::{Indices, Ordered};
 use crate::source::{BASICS, SPARSE};
 
@@ -131,9 +132,10 @@ impl SparseGradient {
         Ok(())
     }
 
-    pub(crate) fn sum_of_squares(&self, device: &Device) -> Result<f64> {
+    /// What [`SparseGradient::sum`] made of it: where it begins, and how many f32.
+    pub(crate) fn summed(&self, device: &Device) -> Result<(Argument, usize)> {
         self.sum(device)?;
-        device.squares(behind(&self.sums, 0), self.count * self.width)
+        Ok((behind(&self.sums, 0), self.count * self.width))
     }
 }
 
@@ -155,6 +157,7 @@ pub(crate) fn rowwise_adagrad(
     width: usize,
     table: &mut Memory,
     state: &mut Memory,
+    clip: Option<&Memory>,
 ) -> Result<()> {
     sparse.sum(device)?;
     let rates = RowwiseRates {
@@ -171,6 +174,7 @@ pub(crate) fn rowwise_adagrad(
         sums.clone(),
         Argument::Pointer(state.address()),
         moves.clone(),
+        factor_of(clip),
         index(width),
         plain(&rates),
         index(touched),
@@ -182,6 +186,7 @@ pub(crate) fn rowwise_adagrad(
         sums,
         moves,
         Argument::Pointer(table.address()),
+        factor_of(clip),
         index(width),
         plain(&rates),
         index(elements),

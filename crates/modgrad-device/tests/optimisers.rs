@@ -5,9 +5,9 @@ mod common;
 use common::device;
 use half::bf16;
 use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
-use modgrad_graph::backend::{Backend, Muon, Operand, Stretch, Update};
+use modgrad_graph::backend::{Backend, Clip, Gradient, Muon, Operand, Stretch, Update};
 use modgrad_graph::cpu::Cpu;
-use modgrad_graph::storage::Storage;
+use modgrad_graph::storage::{Precision, Storage};
 
 /// Of all buffers; the updates are of a stretch inside.
 const ALL: usize = 700;
@@ -37,7 +37,7 @@ impl<B: Backend> Buffers<B> {
         let Buffers { backend, parameter, shadow, gradient, states: [first, second] } = self;
         let changed = values(step + 1);
         backend.write(gradient, 0, bytemuck::cast_slice(&changed)).unwrap();
-        let update = Update { stretch, parameter, shadow: shadow.as_mut(), gradient };
+        let update = Update { stretch, parameter, shadow: shadow.as_mut(), gradient, clip: None };
         match rule {
             Rule::AdamW(rule) => backend.adamw(rule, update, first, second),
             Rule::Sgd(rule) => backend.sgd(rule, update, first),
@@ -140,14 +140,59 @@ fn updates_agree_with_the_cpus() {
     assert_agree(Rule::Average(0.75), 300, 1e-6);
 }
 
-/// A table after updates by gradients that came in several passes, and the sum of squares
-/// before each.
+/// The norm and the factor of `mean` times a gradient of dense stretches and a sparse one.
+fn clip<B: Backend>(
+    backend: &B,
+    (values, stored): (&[f32], &[Stretch]),
+    sparse: &B::SparseGradient,
+    mean: f32,
+    limit: f32,
+) -> (f64, f32) {
+    let mut flat = backend.allocate(values.len() * 4).unwrap();
+    backend.write(&mut flat, 0, bytemuck::cast_slice(values)).unwrap();
+    let mut into = backend.allocate(Clip::BYTES).unwrap();
+    let (stored, products, sparse) = (stored.to_vec(), Vec::new(), vec![sparse]);
+    let gradient = Gradient { flat: &flat, stored, products, sparse };
+    backend.clip(Precision::F32, &gradient, mean, limit, &mut into).unwrap();
+    let (mut norm, mut factor) = (0.0, 0.0);
+    backend.read(&into, Clip::NORM, bytemuck::bytes_of_mut(&mut norm)).unwrap();
+    backend.read(&into, Clip::FACTOR, bytemuck::bytes_of_mut(&mut factor)).unwrap();
+    (norm, factor)
+}
+
+#[test]
+fn norms_and_what_they_are_clipped_by_agree_with_the_cpus() {
+    let (device, cpu) = (device(), Cpu::new(1));
+    let few = values(3);
+    let long: Vec<f32> = few.iter().copied().cycle().take(140_000).collect();
+    let spoiled = |value| few[..300].iter().copied().chain([value]).collect::<Vec<f32>>();
+    for values in [Vec::new(), few.clone(), long, spoiled(f32::NAN), spoiled(f32::INFINITY)] {
+        let (middle, count) = (values.len() / 3, values.len());
+        let stored = [(0, middle), (middle, 0), (middle, count - middle)]
+            .map(|(start, count)| Stretch { start, count });
+        let gradient = (&values[..], &stored[..]);
+        for (mean, limit) in [(1.0, 0.5), (0.25, 1e4), (0.25, 0.0)] {
+            let ours = clip(&device, gradient, &device.sparse_gradient(5, 3), mean, limit);
+            let theirs = clip(&cpu, gradient, &cpu.sparse_gradient(5, 3), mean, limit);
+            if !theirs.0.is_finite() {
+                assert!(!ours.0.is_finite() && ours.1.is_nan() && theirs.1.is_nan(), "{ours:?}");
+                continue;
+            }
+            assert!((ours.0 - theirs.0).abs() <= 1e-12 * theirs.0, "{ours:?} for {theirs:?}");
+            assert!((ours.1 - theirs.1).abs() <= 1e-6 * theirs.1, "{ours:?} for {theirs:?}");
+            assert_eq!(ours.1 < 1.0, theirs.0 > f64::from(limit));
+        }
+    }
+}
+
+/// A table after updates by gradients that came in several passes, and the norm before each.
 fn sparse<B: Backend>(backend: &B) -> (Vec<f32>, Vec<f64>) {
     let (rows, width, bag, bags) = (20_000, 3, 2, 1_500);
     let mut table = backend.allocate(rows * width * 4).unwrap();
     let mut state = backend.allocate(rows * 4).unwrap();
     let mut sparse = backend.sparse_gradient(rows, width);
-    let mut sums = Vec::new();
+    let mut norms = Vec::new();
+    let norm = |sparse: &B::SparseGradient| clip(backend, (&[], &[]), sparse, 1.0, 1.0).0;
     for step in 0..2u64 {
         for pass in 0..2u64 {
             let place = |index: u64| {
@@ -167,7 +212,7 @@ fn sparse<B: Backend>(backend: &B) -> (Vec<f32>, Vec<f64>) {
             let gradient =
                 Operand { memory: gradient, offset: 0, shape: &shape, storage: Storage::F32 };
             backend.sparse_accumulate(&mut sparse, bag, indices, gradient).unwrap();
-            sums.push(backend.sparse_sum_of_squares(&sparse).unwrap());
+            norms.push(norm(&sparse));
         }
         let rule = RowwiseAdagrad {
             learning_rate: 0.1,
@@ -175,14 +220,14 @@ fn sparse<B: Backend>(backend: &B) -> (Vec<f32>, Vec<f64>) {
             weight_decay: 0.1,
             gradient_scale: 0.5,
         };
-        backend.rowwise_adagrad(rule, &mut sparse, width, &mut table, &mut state).unwrap();
-        sums.push(backend.sparse_sum_of_squares(&sparse).unwrap());
+        backend.rowwise_adagrad(rule, &mut sparse, width, &mut table, &mut state, None).unwrap();
+        norms.push(norm(&sparse));
     }
     let mut all = vec![0.0f32; rows * (width + 1)];
     let (first, second) = all.split_at_mut(rows * width);
     backend.read(&table, 0, bytemuck::cast_slice_mut(first)).unwrap();
     backend.read(&state, 0, bytemuck::cast_slice_mut(second)).unwrap();
-    (all, sums)
+    (all, norms)
 }
 
 #[test]

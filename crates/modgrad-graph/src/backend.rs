@@ -63,6 +63,53 @@ pub struct Update<'a, M> {
     pub shadow: Option<&'a mut M>,
     /// Their gradients.
     pub gradient: &'a M,
+    /// Where [`Backend::clip`] left by what more than the rule's `gradient_scale` the gradient
+    /// is to be multiplied, if it is clipped.
+    pub clip: Option<&'a M>,
+}
+
+/// A whole gradient, in the parts in which it is kept.
+pub struct Gradient<'a, M, S> {
+    /// The flat gradients.
+    pub flat: &'a M,
+    /// Which of them are in use.
+    pub stored: Vec<Stretch>,
+    /// Those that are left as factors.
+    pub products: Vec<Product<'a, M>>,
+    /// Those of sparse tables.
+    pub sparse: Vec<&'a S>,
+}
+
+/// What clipping comes to, and how [`Backend::clip`] leaves it in a device's memory: the norm
+/// at [`Clip::NORM`] as f64, the factor at [`Clip::FACTOR`] as f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Clip {
+    /// The gradient's global norm.
+    pub norm: f64,
+    /// By what the gradient is multiplied, at most 1; NaN where the norm is not finite.
+    pub factor: f32,
+}
+
+impl Clip {
+    /// How much memory it takes.
+    pub const BYTES: usize = 16;
+    /// The first byte of the norm.
+    pub const NORM: usize = 0;
+    /// The first byte of the factor.
+    pub const FACTOR: usize = 8;
+
+    /// From Σ x² over all terms of a gradient that is to be multiplied with `mean`.
+    pub fn new(squares: f64, mean: f32, limit: f32) -> Clip {
+        let norm = squares.sqrt() * f64::from(mean);
+        let factor = if !norm.is_finite() {
+            f32::NAN
+        } else if norm > f64::from(limit) {
+            (f64::from(limit) / norm) as f32
+        } else {
+            1.0
+        };
+        Clip { norm, factor }
+    }
 }
 
 /// A device that runs instructions.
@@ -102,9 +149,21 @@ pub trait Backend {
 
     /// Rounds a stretch of f32 to bf16.
     fn narrow(&self, from: &Self::Memory, into: &mut Self::Memory, stretch: Stretch) -> Result<()>;
-    /// Σ x² over a stretch of f32, in f64.
-    fn sum_of_squares(&self, memory: &Self::Memory, stretch: Stretch) -> Result<f64>;
 
+    /// Whether work is only asked for and the host goes on, so that a read waits for it.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+    /// Leaves the [`Clip`] of `mean` times the gradient in `into`, sums in f64 and in a fixed
+    /// order. Where its norm is not finite, an update that is given `into` changes nothing.
+    fn clip(
+        &self,
+        precision: Precision,
+        gradient: &Gradient<'_, Self::Memory, Self::SparseGradient>,
+        mean: f32,
+        limit: f32,
+        into: &mut Self::Memory,
+    ) -> Result<()>;
     /// An AdamW update.
     fn adamw(
         &self,
@@ -113,18 +172,9 @@ pub trait Backend {
         first: &mut Self::Memory,
         second: &mut Self::Memory,
     ) -> Result<()>;
-    /// Whether AdamW may be given a gradient as factors: [`Backend::adamw_of_product`]
-    /// and [`Backend::sum_of_squares_of_products`].
+    /// Whether AdamW and [`Backend::clip`] may be given a gradient as factors.
     fn takes_factors(&self) -> bool {
         false
-    }
-    /// Σ x² over the elements of all products, in f64.
-    fn sum_of_squares_of_products(
-        &self,
-        _precision: Precision,
-        _products: &[Product<'_, Self::Memory>],
-    ) -> Result<f64> {
-        Err(Error::malformed("this backend takes no gradients as factors"))
     }
     /// An AdamW update by a gradient that is a product; `update.gradient` is not read.
     fn adamw_of_product(
@@ -173,9 +223,8 @@ pub trait Backend {
         indices: Operand<'_, Self::Memory>,
         gradient: Operand<'_, Self::Memory>,
     ) -> Result<()>;
-    /// Σ x² over the touched rows.
-    fn sparse_sum_of_squares(&self, sparse: &Self::SparseGradient) -> Result<f64>;
-    /// A row-wise Adagrad update of the touched rows; empties the gradient.
+    /// A row-wise Adagrad update of the touched rows; empties the gradient. `clip` as in
+    /// [`Update`].
     fn rowwise_adagrad(
         &self,
         rule: RowwiseAdagrad,
@@ -183,6 +232,7 @@ pub trait Backend {
         width: usize,
         table: &mut Self::Memory,
         state: &mut Self::Memory,
+        clip: Option<&Self::Memory>,
     ) -> Result<()>;
 }
 

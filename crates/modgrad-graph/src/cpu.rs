@@ -12,7 +12,9 @@ use modgrad_compute::optimiser::{self, AdamW, RowwiseAdagrad, Sgd};
 use modgrad_compute::{Pool, bf16, elementwise, reduce};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Muon, Operand, OperandMut, Product, Stretch, Update};
+use crate::backend::{
+    Backend, Clip, Gradient, Muon, Operand, OperandMut, Product, Stretch, Update,
+};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::reference::RunKey;
@@ -100,8 +102,29 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn sum_of_squares(&self, memory: &HostMemory, stretch: Stretch) -> Result<f64> {
-        Ok(reduce::sum_of_squares(&self.pool, memory.slice(stretch)))
+    fn clip(
+        &self,
+        precision: Precision,
+        gradient: &Gradient<'_, HostMemory, SparseGradient>,
+        mean: f32,
+        limit: f32,
+        into: &mut HostMemory,
+    ) -> Result<()> {
+        let mut squares = 0.0;
+        for &stretch in &gradient.stored {
+            squares += reduce::sum_of_squares(&self.pool, gradient.flat.slice(stretch));
+        }
+        if !gradient.products.is_empty() {
+            let products: Result<Vec<_>> = gradient.products.iter().map(ops::factors).collect();
+            let precision = ops::products(precision);
+            squares += optimiser::sum_of_squares_of_products(&self.pool, precision, &products?);
+        }
+        for sparse in &gradient.sparse {
+            squares += sparse.sum_of_squares();
+        }
+        let clip = Clip::new(squares, mean, limit);
+        self.write(into, Clip::NORM, &clip.norm.to_ne_bytes())?;
+        self.write(into, Clip::FACTOR, &clip.factor.to_ne_bytes())
     }
 
     fn adamw(
@@ -112,9 +135,10 @@ impl Backend for Cpu {
         second: &mut HostMemory,
     ) -> Result<()> {
         let at = update.stretch;
+        let gradient_scale = clipped(rule.gradient_scale, update.clip);
         optimiser::adamw(
             &self.pool,
-            rule,
+            AdamW { gradient_scale, ..rule },
             update.parameter.slice_mut(at),
             update.gradient.slice(at),
             first.slice_mut(at),
@@ -128,16 +152,6 @@ impl Backend for Cpu {
         true
     }
 
-    fn sum_of_squares_of_products(
-        &self,
-        precision: Precision,
-        products: &[Product<'_, HostMemory>],
-    ) -> Result<f64> {
-        let products: Result<Vec<_>> = products.iter().map(ops::factors).collect();
-        let precision = ops::products(precision);
-        Ok(optimiser::sum_of_squares_of_products(&self.pool, precision, &products?))
-    }
-
     fn adamw_of_product(
         &self,
         rule: AdamW,
@@ -149,9 +163,10 @@ impl Backend for Cpu {
     ) -> Result<()> {
         let at = update.stretch;
         let (left, right) = ops::factors(&product)?;
+        let gradient_scale = clipped(rule.gradient_scale, update.clip);
         optimiser::adamw_of_product(
             &self.pool,
-            rule,
+            AdamW { gradient_scale, ..rule },
             ops::products(precision),
             left,
             right,
@@ -170,9 +185,10 @@ impl Backend for Cpu {
         velocity: &mut HostMemory,
     ) -> Result<()> {
         let at = update.stretch;
+        let gradient_scale = clipped(rule.gradient_scale, update.clip);
         optimiser::sgd(
             &self.pool,
-            rule,
+            Sgd { gradient_scale, ..rule },
             update.parameter.slice_mut(at),
             update.gradient.slice(at),
             velocity.slice_mut(at),
@@ -189,6 +205,8 @@ impl Backend for Cpu {
         update: Update<'_, HostMemory>,
         velocity: &mut HostMemory,
     ) -> Result<()> {
+        let gradient_scale = clipped(rule.gradient_scale, update.clip);
+        let rule = Muon { gradient_scale, ..rule };
         muon::update(&self.pool, rule, rows, columns, update, velocity);
         Ok(())
     }
@@ -233,10 +251,6 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn sparse_sum_of_squares(&self, sparse: &SparseGradient) -> Result<f64> {
-        Ok(sparse.sum_of_squares())
-    }
-
     fn rowwise_adagrad(
         &self,
         rule: RowwiseAdagrad,
@@ -244,10 +258,12 @@ impl Backend for Cpu {
         width: usize,
         table: &mut HostMemory,
         state: &mut HostMemory,
+        clip: Option<&HostMemory>,
     ) -> Result<()> {
+        let gradient_scale = clipped(rule.gradient_scale, clip);
         optimiser::rowwise_adagrad(
             &self.pool,
-            rule,
+            RowwiseAdagrad { gradient_scale, ..rule },
             table.all_mut(),
             width,
             state.all_mut(),
@@ -256,4 +272,10 @@ impl Backend for Cpu {
         sparse.clear();
         Ok(())
     }
+}
+
+/// A rule's scale times the factor of clipping.
+fn clipped(scale: f32, clip: Option<&HostMemory>) -> f32 {
+    let factor = Stretch { start: Clip::FACTOR / 4, count: 1 };
+    clip.map_or(scale, |clip| scale * clip.slice::<f32>(factor)[0])
 }

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use modgrad_compute::optimiser::{AdamW, RowwiseAdagrad, Sgd};
 
-use crate::backend::{Backend, Muon, Stretch, Update};
+use crate::backend::{Backend, Clip, Gradient, Muon, Stretch, Update};
 use crate::error::{Error, Result};
 use crate::executor::{Executor, InputView};
 use crate::factored::product;
-use crate::planner::Memory;
+use crate::planner::{Memory, ParameterPlace};
 use crate::program::Program;
 use crate::reference::RunKey;
 use crate::storage::Precision;
@@ -83,6 +83,12 @@ pub struct Training<B: Backend> {
     step: u64,
     /// Backward passes since the last update.
     passes: u32,
+    /// The last update's [`Clip`], if gradients are clipped,
+    clip: Option<B::Memory>,
+    /// its step,
+    clipped: u64,
+    /// and whether the host has yet to look at its norm.
+    unread: bool,
 }
 
 impl<B: Backend> Training<B> {
@@ -128,6 +134,9 @@ impl<B: Backend> Training<B> {
             average: None,
             step: 0,
             passes: 0,
+            clip: settings.clip_norm.map(|_| backend.allocate(Clip::BYTES)).transpose()?,
+            clipped: 0,
+            unread: false,
             executor,
             settings,
         })
@@ -151,9 +160,11 @@ impl<B: Backend> Training<B> {
     /// Continues from `step`.
     pub fn set_step(&mut self, step: u64) {
         self.step = step;
+        self.unread = false;
     }
 
-    /// Runs forward and backward, adds to the gradients, returns the loss.
+    /// Runs forward and backward, adds to the gradients, returns the loss. Of an update on a
+    /// device whose gradient was not finite, the first pass after it is told.
     pub fn backward(&mut self, inputs: &[(&str, InputView<'_>)]) -> Result<f32> {
         // Each pass of an accumulated step draws its own dropout masks.
         let key = RunKey {
@@ -170,6 +181,10 @@ impl<B: Backend> Training<B> {
         self.passes += 1;
         let loss = self.executor.output(&self.settings.loss)?;
         let loss = loss.as_f32().and_then(|values| values.first()).copied().unwrap_or(f32::NAN);
+        // The loss is there, and so is all that was asked for before it.
+        if std::mem::take(&mut self.unread) {
+            self.gradient_norm().inspect_err(|_| self.step = self.clipped)?;
+        }
         if !loss.is_finite() {
             return Err(Error::NonFinite { subject: format!("the loss at step {}", self.step) });
         }
@@ -177,32 +192,41 @@ impl<B: Backend> Training<B> {
     }
 
     /// Updates every parameter by the mean gradient of the backward passes
-    /// since the last update; `factor` multiplies every learning rate. Returns
-    /// the global norm of the gradient before clipping, if it is clipped.
-    pub fn update(&mut self, factor: f32) -> Result<Option<f64>> {
+    /// since the last update; `factor` multiplies every learning rate. A gradient
+    /// that is clipped and not finite changes nothing: this is an error here, or
+    /// of the next [`Training::backward`] where the device runs behind the host.
+    pub fn update(&mut self, factor: f32) -> Result<()> {
         if self.passes == 0 {
             return Err(Error::malformed("an update needs a backward pass before it"));
         }
         let mean = 1.0 / self.passes as f32;
-        let mut scale = mean;
-        let mut norm = None;
         if let Some(limit) = self.settings.clip_norm {
-            let found = self.gradient_norm()? * f64::from(mean);
-            if !found.is_finite() {
-                let subject = format!("the gradient at step {}", self.step);
-                return Err(Error::NonFinite { subject });
-            }
-            if found > f64::from(limit) {
-                scale = mean * (f64::from(limit) / found) as f32;
-            }
-            norm = Some(found);
+            self.clip(mean, limit)?;
         }
         self.step += 1;
         let groups = std::mem::take(&mut self.settings.groups);
-        let done = groups.iter().try_for_each(|group| self.update_group(group, factor, scale));
+        let done = groups.iter().try_for_each(|group| self.update_group(group, factor, mean));
         self.settings.groups = groups;
         self.passes = 0;
-        done.map(|()| norm)
+        done
+    }
+
+    /// The global norm of the last update's gradient before clipping, if it is
+    /// clipped; 0 before the first. Waits for a device.
+    pub fn gradient_norm(&self) -> Result<Option<f64>> {
+        let Some(clip) = &self.clip else { return Ok(None) };
+        let mut norm = 0.0f64;
+        self.executor.backend.read(clip, Clip::NORM, bytemuck::bytes_of_mut(&mut norm))?;
+        if !norm.is_finite() {
+            let subject = format!("the gradient at step {}", self.clipped);
+            return Err(Error::NonFinite { subject });
+        }
+        Ok(Some(norm))
+    }
+
+    /// An error where the last update changed nothing and nobody was told.
+    fn check_update(&self) -> Result<()> {
+        if self.unread { self.gradient_norm().map(|_| ()) } else { Ok(()) }
     }
 
     /// A stretch of the flat buffers, cut where a gradient is left as factors.
@@ -227,25 +251,34 @@ impl<B: Backend> Training<B> {
         parts
     }
 
-    fn gradient_norm(&self) -> Result<f64> {
+    /// Forms the norm of the mean gradient and what it is clipped by.
+    fn clip(&mut self, mean: f32, limit: f32) -> Result<()> {
+        let parts = self.parts(Stretch { start: 0, count: self.executor.plan.flat_elements });
         let Executor { backend, store, plan, slots, .. } = &self.executor;
-        let gradient =
-            store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
-        let mut total = 0.0;
-        let mut products = Vec::new();
-        for part in self.parts(Stretch { start: 0, count: plan.flat_elements }) {
+        let missing = || Error::malformed("gradients are missing");
+        let mut gradient = Gradient {
+            flat: store.gradient.as_ref().ok_or_else(missing)?,
+            stored: Vec::new(),
+            products: Vec::new(),
+            sparse: store.sparse.values().collect(),
+        };
+        for part in parts {
             match part {
-                Part::Stored(stretch) => total += backend.sum_of_squares(gradient, stretch)?,
-                Part::Factored(index) => products.push(product(slots, &plan.factored[index])?),
+                Part::Stored(stretch) => gradient.stored.push(stretch),
+                Part::Factored(index) => {
+                    gradient.products.push(product(slots, &plan.factored[index])?);
+                }
             }
         }
-        if !products.is_empty() {
-            total += backend.sum_of_squares_of_products(plan.precision, &products)?;
+        let clip = self.clip.as_mut().ok_or_else(missing)?;
+        backend.clip(plan.precision, &gradient, mean, limit, clip)?;
+        self.clipped = self.step;
+        self.unread = backend.is_asynchronous();
+        // Where reading it means to wait, the host reads it after the next loss.
+        if !self.unread {
+            self.gradient_norm()?;
         }
-        for sparse in store.sparse.values() {
-            total += backend.sparse_sum_of_squares(sparse)?;
-        }
-        Ok(total.sqrt())
+        Ok(())
     }
 
     fn update_group(&mut self, group: &Group, factor: f32, gradient_scale: f32) -> Result<()> {
@@ -295,8 +328,13 @@ impl<B: Backend> Training<B> {
         };
         let gradient =
             store.gradient.as_ref().ok_or_else(|| Error::malformed("gradients are missing"))?;
-        let update =
-            Update { stretch, parameter: &mut store.flat, shadow: store.shadow.as_mut(), gradient };
+        let update = Update {
+            stretch,
+            parameter: &mut store.flat,
+            shadow: store.shadow.as_mut(),
+            gradient,
+            clip: self.clip.as_ref(),
+        };
         match *rule {
             Rule::AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } => {
                 let rule = AdamW {
@@ -370,7 +408,8 @@ impl<B: Backend> Training<B> {
         let missing = || Error::malformed("a table without its accumulators");
         let sparse = store.sparse.get_mut(&table).ok_or_else(missing)?;
         let state = self.rows.get_mut(&table).ok_or_else(missing)?;
-        backend.rowwise_adagrad(rule, sparse, width, &mut store.separate[table], state)
+        let table = &mut store.separate[table];
+        backend.rowwise_adagrad(rule, sparse, width, table, state, self.clip.as_ref())
     }
 
     /// Moves the running average of the dense parameters towards their present
@@ -385,20 +424,26 @@ impl<B: Backend> Training<B> {
         backend.average(decay, &store.flat, average, all)
     }
 
-    /// A parameter as it should be evaluated: averaged, where averaging began.
-    pub fn averaged_parameter(&self, name: &str) -> Result<Tensor> {
-        let place = self.executor.plan.parameters.get(name);
-        match (place, &self.average) {
-            (Some(place), Some(average)) => match place.memory {
-                Memory::Parameter(start) => self.executor.read_flat(average, start, &place.spec),
+    /// Parameters and buffers by name; with `averaged`, as they should be evaluated: averaged,
+    /// where averaging began.
+    pub fn parameters(&self, averaged: bool) -> Result<Vec<(String, Tensor)>> {
+        self.check_update()?;
+        let average = self.average.as_ref().filter(|_| averaged);
+        let read = |(name, place): (&String, &ParameterPlace)| {
+            let tensor = match (place.memory, average) {
+                (Memory::Parameter(start), Some(average)) => {
+                    self.executor.read_flat(average, start, &place.spec)
+                }
                 _ => self.executor.parameter(name),
-            },
-            _ => self.executor.parameter(name),
-        }
+            };
+            Ok((name.clone(), tensor?))
+        };
+        self.executor.plan.parameters.iter().map(read).collect()
     }
 
     /// What an exact resume needs beside the parameters, by name.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        self.check_update()?;
         let mut state = Vec::new();
         for (name, place) in &self.executor.plan.parameters {
             match place.memory {

@@ -89,7 +89,8 @@ fn train(
         for _ in 0..passes {
             training.backward(&[("x", (&x).into())]).unwrap();
         }
-        norms.extend(training.update(1.0).unwrap());
+        training.update(1.0).unwrap();
+        norms.extend(training.gradient_norm().unwrap());
     }
     let read = |name: &str| Array::from(&training.executor().parameter(name).unwrap()).data;
     let weights = WEIGHTS.iter().flat_map(|(name, ..)| read(name));

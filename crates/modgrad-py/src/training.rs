@@ -82,10 +82,16 @@ impl PyTraining {
             .map_err(graph)
     }
 
-    /// Updates all parameters; returns the gradient's norm where it is clipped.
-    fn update(&mut self, py: Python<'_>, factor: f32) -> PyResult<Option<f64>> {
+    /// Updates all parameters.
+    fn update(&mut self, py: Python<'_>, factor: f32) -> PyResult<()> {
         let training = &mut self.training;
         py.detach(|| on!(training, training => training.update(factor))).map_err(graph)
+    }
+
+    /// The norm of the last update's gradient, if it is clipped.
+    fn gradient_norm(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let training = &self.training;
+        py.detach(|| on!(training, training => training.gradient_norm())).map_err(graph)
     }
 
     /// Moves the running average of dense parameters towards their values.
@@ -108,14 +114,9 @@ impl PyTraining {
     /// Parameters and buffers by name; dense ones averaged, if asked for.
     fn parameters<'py>(&self, py: Python<'py>, averaged: bool) -> PyResult<Bound<'py, PyDict>> {
         let results = PyDict::new(py);
-        let plan = on!(&self.training, training => training.executor().plan());
-        for name in plan.parameters.keys() {
-            let tensor = on!(&self.training, training => if averaged {
-                training.averaged_parameter(name)
-            } else {
-                training.executor().parameter(name)
-            });
-            results.set_item(name, arrays::array(py, tensor.map_err(graph)?)?)?;
+        let parameters = on!(&self.training, training => training.parameters(averaged));
+        for (name, tensor) in parameters.map_err(graph)? {
+            results.set_item(name, arrays::array(py, tensor)?)?;
         }
         Ok(results)
     }

@@ -59,15 +59,17 @@ fn trainable(program: &Program) -> Vec<(String, usize, bool)> {
     parameters.collect()
 }
 
-/// What each trainable parameter is after one update.
-fn expected(case: &Case) -> BTreeMap<String, Array> {
+/// What each trainable parameter is after one update, with half the gradient if it is clipped
+/// to that, and the gradient's norm.
+fn expected(case: &Case, clip: bool) -> (BTreeMap<String, Array>, f64) {
     let parameters = trainable(&case.program);
     let mut program = case.program.clone();
     let loss = program.output("loss").unwrap();
     let values: Vec<usize> = parameters.iter().map(|(_, value, _)| *value).collect();
     let gradients = differentiate(&mut program, loss, &values).unwrap();
     let values = run(&program, &case.inputs, &case.parameters, KEY).unwrap();
-    let mut updated = BTreeMap::new();
+    let kept = if clip { 0.5 } else { 1.0 };
+    let (mut updated, mut squares) = (BTreeMap::new(), 0.0);
     for ((name, value, sparse), gradient) in parameters.into_iter().zip(gradients) {
         let mut parameter = values[value].clone();
         let zero = Array::zeros(&parameter.shape);
@@ -75,13 +77,15 @@ fn expected(case: &Case) -> BTreeMap<String, Array> {
         let width = if sparse { parameter.width() } else { 1 };
         let rows = parameter.data.chunks_mut(width.max(1));
         for (row, gradient) in rows.zip(gradient.data.chunks(width.max(1))) {
-            let square = gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len() as f64;
-            let scale = if sparse { square.sqrt() + 0.25 } else { 1.0 };
-            row.iter_mut().zip(gradient).for_each(|(x, g)| *x -= g / scale);
+            let square = gradient.iter().map(|g| g * g).sum::<f64>();
+            squares += square;
+            let root = kept * (square / gradient.len() as f64).sqrt();
+            let scale = if sparse { root + 0.25 } else { 1.0 };
+            row.iter_mut().zip(gradient).for_each(|(x, g)| *x -= kept * g / scale);
         }
         updated.insert(name, parameter);
     }
-    updated
+    (updated, squares.sqrt())
 }
 
 /// What each is after `passes` backward passes on the same data and one update.
@@ -90,6 +94,7 @@ fn updated<B: Backend>(
     case: &Case,
     precision: Precision,
     passes: usize,
+    clip_norm: Option<f32>,
 ) -> BTreeMap<String, Array> {
     let parameters = trainable(&case.program);
     let group = |rule, wanted| Group {
@@ -105,7 +110,7 @@ fn updated<B: Backend>(
         watch: Vec::new(),
         groups: vec![group(SGD, false), group(ADAGRAD, true)],
         precision,
-        clip_norm: None,
+        clip_norm,
         seed: KEY.seed,
     };
     let mut training = Training::new(backend, &case.program, settings).unwrap();
@@ -131,13 +136,15 @@ fn updated<B: Backend>(
 }
 
 /// Compares the update of every row whose op is `wanted` after `passes` backward passes;
-/// with `sparse`, only those of embeddings, whose tables are then sparse.
+/// with `sparse`, only those of embeddings, whose tables are then sparse; with `clip`, the
+/// gradient is clipped to half its norm.
 pub fn assert_updates_agree<B: Backend + Clone>(
     backend: &B,
     precision: Precision,
     tolerance: f64,
     passes: usize,
     sparse: bool,
+    clip: bool,
     wanted: impl Fn(&Op) -> bool,
 ) {
     let mut failures = Vec::new();
@@ -150,8 +157,10 @@ pub fn assert_updates_agree<B: Backend + Clone>(
             continue;
         }
         let case = with_parameters(&row.case_with_loss(), sparse);
-        let found = updated(backend.clone(), &case, precision, passes);
-        for (name, expected) in expected(&case) {
+        let (expected, norm) = expected(&case, clip);
+        let limit = clip.then_some((norm / 2.0) as f32);
+        let found = updated(backend.clone(), &case, precision, passes, limit);
+        for (name, expected) in expected {
             let scale = expected.data.iter().fold(1.0, |scale: f64, x| scale.max(x.abs()));
             let pairs = expected.data.iter().zip(&found[&name].data);
             let near = |(x, y): (&f64, &f64)| (x - y).abs() <= tolerance * scale;

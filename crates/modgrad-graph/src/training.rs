@@ -157,14 +157,15 @@ impl<B: Backend> Training<B> {
         self.step
     }
 
-    /// Continues from `step`.
+    /// Continues from `step`, whatever became of the last update.
     pub fn set_step(&mut self, step: u64) {
         self.step = step;
         self.unread = false;
     }
 
-    /// Runs forward and backward, adds to the gradients, returns the loss. Of an update on a
-    /// device whose gradient was not finite, the first pass after it is told.
+    /// Runs forward and backward, adds to the gradients, returns the loss. On a device that
+    /// runs behind the host, the first pass after an update also fails where the gradient of
+    /// that one was not finite.
     pub fn backward(&mut self, inputs: &[(&str, InputView<'_>)]) -> Result<f32> {
         // Each pass of an accumulated step draws its own dropout masks.
         let key = RunKey {

@@ -10,6 +10,11 @@ pub trait Element: Copy + Send + Sync + 'static {
     fn to_f32(self) -> f32;
     /// The nearest value of this type, ties to even.
     fn from_f32(value: f32) -> Self;
+    /// The bits of the nearest bf16.
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        bf16::from_f32(self.to_f32()).to_bits()
+    }
 }
 
 impl Element for f32 {
@@ -39,6 +44,12 @@ impl Element for bf16 {
         let quiet_nan = (bits >> 16) | 0x40;
         let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
         bf16::from_bits(if is_nan { quiet_nan } else { rounded } as u16)
+    }
+
+    /// No rounding, which a compiler does not see through.
+    #[inline(always)]
+    fn bf16_bits(self) -> u16 {
+        self.to_bits()
     }
 }
 

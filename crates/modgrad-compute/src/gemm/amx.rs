@@ -100,6 +100,8 @@ impl Kernel for Amx {
     const ROW_MULTIPLE: usize = 16;
     const COLUMN_MULTIPLE: usize = 16;
     const BLOCK_UNITS: usize = 192;
+    /// A tile's.
+    const LEFT_TURN_UNITS: usize = 16;
     const PRODUCTS_PER_CYCLE: f64 = 512.0;
 
     #[inline(always)]

@@ -254,6 +254,84 @@ unsafe fn by_unit<const PAIRS: bool, const NARROW: bool>(
     }
 }
 
+/// Packs up to 8 indices that lie side by side as `[unit][8]`, absent ones as zero.
+///
+/// # Safety
+/// AVX-512 (with bf16 for `PAIRS`); whole elements at `operand`, whole units at `out`.
+#[inline(always)]
+pub(super) unsafe fn eights<const PAIRS: bool>(
+    operand: Operand,
+    count: usize,
+    inner: usize,
+    round: bool,
+    out: *mut u32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if operand.narrow {
+            eights_of::<PAIRS, true>(operand, count, inner, round, out);
+        } else {
+            eights_of::<PAIRS, false>(operand, count, inner, round, out);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn eights_of<const PAIRS: bool, const NARROW: bool>(
+    operand: Operand,
+    count: usize,
+    inner: usize,
+    round: bool,
+    out: *mut u32,
+) {
+    let lanes = mask(count) as u8;
+    // SAFETY: absent values are masked, absent steps not read.
+    let step = |step: usize| unsafe {
+        let from = at::<NARROW>(operand.pointer, step * operand.inner_stride);
+        match (NARROW, step < inner) {
+            (_, false) => _mm256_setzero_si256(),
+            (true, _) => _mm256_cvtepu16_epi32(_mm_maskz_loadu_epi16(lanes, from.cast())),
+            (false, _) => _mm256_maskz_loadu_epi32(lanes, from.cast()),
+        }
+    };
+    let per_unit = if PAIRS { 2 } else { 1 };
+    for unit in 0..inner.div_ceil(per_unit) {
+        // SAFETY: as above, and a whole unit at `out`.
+        unsafe {
+            let first = step(unit * per_unit);
+            let packed = match (PAIRS, NARROW) {
+                (true, true) => {
+                    _mm256_or_si256(first, _mm256_slli_epi32::<16>(step(unit * 2 + 1)))
+                }
+                (true, false) => {
+                    let (low, high) =
+                        (_mm256_castsi256_ps(first), _mm256_castsi256_ps(step(unit * 2 + 1)));
+                    let both = transmute::<__m256bh, __m256i>(_mm256_cvtne2ps_pbh(high, low));
+                    _mm256_permutexvar_epi16(INTERLEAVE_EIGHTS, both)
+                }
+                (false, true) => _mm256_slli_epi32::<16>(first),
+                (false, false) if round => {
+                    _mm512_castsi512_si256(round_to_bf16(_mm512_castsi256_si512(first)))
+                }
+                (false, false) => first,
+            };
+            _mm256_storeu_si256(out.add(unit * 8).cast(), packed);
+        }
+    }
+}
+
+/// As `INTERLEAVE`, of half the length.
+// SAFETY: both types are 256 bits.
+const INTERLEAVE_EIGHTS: __m256i = unsafe {
+    let mut words = [0u16; 16];
+    let mut place = 0;
+    while place < 16 {
+        words[place] = (place / 2 + place % 2 * 8) as u16;
+        place += 1;
+    }
+    transmute(words)
+};
+
 /// Word `i` of the lower half beside word `i` of the upper half.
 // SAFETY: both types are 512 bits.
 const INTERLEAVE: __m512i = unsafe {

@@ -19,8 +19,8 @@ const CACHED_UNITS: usize = 1 << 18;
 const INNER_UNITS: usize = 2048;
 /// Units of left panels that are packed at once: 512 KiB.
 const GROUP_UNITS: usize = 1 << 17;
-/// Units of the inner dimension that are packed before the next panel's turn,
-/// where that reads memory in order.
+/// Units of a right panel that are packed before the next panel's turn, where
+/// that reads memory in order.
 const TURN_UNITS: usize = 16;
 /// Units of packed left panels that are kept for the next columns: 16 MiB.
 const KEPT_UNITS: usize = 1 << 22;
@@ -273,9 +273,9 @@ unsafe fn pack_left_across<K: Kernel>(
 ) {
     let Stretch { inner, units, .. } = stretch;
     let per_unit = if K::PAIRS { 2 } else { 1 };
-    for unit in (0..*units).step_by(TURN_UNITS) {
+    for unit in (0..*units).step_by(K::LEFT_TURN_UNITS) {
         let from = inner.start + unit * per_unit;
-        let steps = (inner.end - from).min(TURN_UNITS * per_unit);
+        let steps = (inner.end - from).min(K::LEFT_TURN_UNITS * per_unit);
         for (panel, row) in rows.clone().step_by(K::ROWS).enumerate() {
             let count = (rows.end - row).min(K::ROWS);
             let operand = task.problem.left.at(row, from);

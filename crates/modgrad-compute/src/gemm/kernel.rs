@@ -47,6 +47,10 @@ pub(super) trait Kernel {
     const COLUMN_MULTIPLE: usize;
     /// Units that are summed before the next panel: keeps the left one in L1.
     const BLOCK_UNITS: usize;
+    /// Units of a left panel that are packed before the next panel's turn, where that reads
+    /// memory in order: as many rows as one set of the nearest cache holds, since rows often
+    /// lie a power of two apart.
+    const LEFT_TURN_UNITS: usize;
     /// Products of one cycle, about: to weigh packing against multiplying.
     const PRODUCTS_PER_CYCLE: f64;
 
@@ -117,6 +121,8 @@ pub(super) trait Vector: Copy {
     fn prefetch(_line: *const u8) {}
     /// As `Kernel::pack_right`.
     unsafe fn pack_right(right: Operand, count: usize, inner: usize, round: bool, out: *mut u32);
+    /// Packs up to `ROWS` rows as `[unit][ROWS]`.
+    unsafe fn pack_left(left: Operand, count: usize, inner: usize, round: bool, out: *mut u32);
     /// As `Kernel::transpose`.
     #[inline(always)]
     unsafe fn transpose(
@@ -238,6 +244,7 @@ macro_rules! vector_kernel {
             const ROW_MULTIPLE: usize = 1;
             const COLUMN_MULTIPLE: usize = <$vector>::LANES;
             const BLOCK_UNITS: usize = 512;
+            const LEFT_TURN_UNITS: usize = 4;
             const PRODUCTS_PER_CYCLE: f64 = $products;
 
             fn direct(left: &Operand, _rows: usize, inner: usize, round: bool) -> bool {
@@ -261,8 +268,7 @@ macro_rules! vector_kernel {
                     if left.inner_stride == 1 {
                         pack::rows::<PAIRS>(left, count, inner, round, out);
                     } else {
-                        const ROWS: usize = <$vector>::ROWS;
-                        pack::panel::<PAIRS, ROWS>(left, count, inner, round, out);
+                        <$vector>::pack_left(left, count, inner, round, out);
                     }
                 }
             }

@@ -46,8 +46,8 @@ impl Operand {
 }
 
 #[inline(always)]
-fn narrow(value: f32) -> u32 {
-    <bf16 as Element>::from_f32(value).to_bits() as u32
+fn narrow<T: Element>(value: T) -> u32 {
+    value.bf16_bits() as u32
 }
 
 #[inline(always)]
@@ -93,8 +93,8 @@ unsafe fn panel_of<T: Element, const PAIRS: bool, const WIDTH: usize>(
         let from = operand.pointer.cast::<T>().add(index * across + unit * per_unit * along);
         if PAIRS {
             let second = unit * 2 + 1 < inner;
-            let high = if second { narrow((*from.add(along)).to_f32()) } else { 0 };
-            narrow((*from).to_f32()) | high << 16
+            let high = if second { narrow(*from.add(along)) } else { 0 };
+            narrow(*from) | high << 16
         } else {
             wide((*from).to_f32(), round)
         }
@@ -106,11 +106,11 @@ unsafe fn panel_of<T: Element, const PAIRS: bool, const WIDTH: usize>(
             for unit in 0..units {
                 let out = out.add(unit * WIDTH);
                 for index in 0..WIDTH {
-                    let low = (*from.add(index)).to_f32();
+                    let low = *from.add(index);
                     *out.add(index) = if PAIRS {
-                        narrow(low) | narrow((*from.add(along + index)).to_f32()) << 16
+                        narrow(low) | narrow(*from.add(along + index)) << 16
                     } else {
-                        wide(low, round)
+                        wide(low.to_f32(), round)
                     };
                 }
                 from = from.wrapping_add(per_unit * along);
@@ -166,7 +166,7 @@ unsafe fn rows_of<T: Element, const PAIRS: bool>(
             if PAIRS {
                 let out = out.cast::<u16>();
                 for step in 0..inner {
-                    *out.add(step) = narrow((*from.add(step)).to_f32()) as u16;
+                    *out.add(step) = narrow(*from.add(step)) as u16;
                 }
                 if !inner.is_multiple_of(2) {
                     *out.add(inner) = 0;

@@ -63,6 +63,13 @@ impl Vector for Portable {
         // SAFETY: the caller's promise.
         unsafe { pack::panel::<false, 12>(right, count, inner, round, out) }
     }
+
+    #[inline(always)]
+    unsafe fn pack_left(left: Operand, count: usize, inner: usize, round: bool, out: *mut u32) {
+        const ROWS: usize = <Portable as Vector>::ROWS;
+        // SAFETY: the caller's promise.
+        unsafe { pack::panel::<false, ROWS>(left, count, inner, round, out) }
+    }
 }
 
 vector_kernel!(PortableF32, Portable, 4.0, [1 2 3 4 5 6 7 8],);

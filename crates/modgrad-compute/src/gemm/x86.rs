@@ -57,6 +57,12 @@ impl Vector for Avx2 {
         // SAFETY: the caller's promise.
         unsafe { pack::panel::<false, 24>(right, count, inner, round, out) }
     }
+
+    #[inline(always)]
+    unsafe fn pack_left(left: Operand, count: usize, inner: usize, round: bool, out: *mut u32) {
+        // SAFETY: the caller's promise.
+        unsafe { pack::panel::<false, 4>(left, count, inner, round, out) }
+    }
 }
 
 vector_kernel!(Avx2F32, Avx2, 16.0, [1 2 3 4], #[target_feature(enable = "avx2,fma")]);
@@ -132,6 +138,24 @@ macro_rules! avx512_vector {
                 };
                 // SAFETY: the caller's promise.
                 unsafe { blocks::pack::<$pairs>(right, count, inner, round, layout, out) }
+            }
+
+            #[inline(always)]
+            unsafe fn pack_left(
+                left: Operand,
+                count: usize,
+                inner: usize,
+                round: bool,
+                out: *mut u32,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if left.index_stride == 1 {
+                        blocks::eights::<$pairs>(left, count, inner, round, out);
+                    } else {
+                        pack::panel::<$pairs, 8>(left, count, inner, round, out);
+                    }
+                }
             }
 
             #[inline(always)]

@@ -300,9 +300,7 @@ unsafe fn eights_of<const PAIRS: bool, const NARROW: bool>(
         unsafe {
             let first = step(unit * per_unit);
             let packed = match (PAIRS, NARROW) {
-                (true, true) => {
-                    _mm256_or_si256(first, _mm256_slli_epi32::<16>(step(unit * 2 + 1)))
-                }
+                (true, true) => _mm256_or_si256(first, _mm256_slli_epi32::<16>(step(unit * 2 + 1))),
                 (true, false) => {
                     let (low, high) =
                         (_mm256_castsi256_ps(first), _mm256_castsi256_ps(step(unit * 2 + 1)));

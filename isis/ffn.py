@@ -7,7 +7,8 @@ Three forms, all a stack of pre-norm gated feed-forward blocks with residuals:
 - with memory of its context: the last bytes side by side, plus hashed n-grams
   and words of the window looked up in large tables, feed the same blocks;
 - counted: what followed each context of the training text is counted before
-  training begins, and the blocks learn how far to trust which count.
+  training begins, and the blocks learn how far to trust which count; hashed
+  n-grams (`orders`) can stand beside the counts.
 
 Axes: B batch, T time, K context bytes or experts, S hashed slots, W width.
 """
@@ -283,6 +284,8 @@ class CountedFFN(nn.Module):
         self.join = nn.Linear(config.last_bytes * config.byte_width, config.width)
         self.known = nn.Linear(statistics, config.width)
         self.likeliest = nn.Linear(LEADING * config.byte_width, config.width)
+        if config.orders:
+            self.ngrams = Memory(config, len(config.orders), stream=1000)
         self.blocks = make_blocks(config)
         self.norm = make_norm(config)
         self.head = nn.Linear(config.width, VOCABULARY, gain=0.0)
@@ -302,6 +305,8 @@ class CountedFFN(nn.Module):
         x = x + self.known(statistics)
         leading = self.embedding(rows.leading)  # [B, T, 3, width]
         x = x + self.likeliest(leading.reshape(batch, time, LEADING * config.byte_width))
+        if config.orders:
+            x = x + self.ngrams(F.ngram_hash(tokens, config.orders, config.rows), training)
         for block in self.blocks:
             x = block(x, training)
         x = self.norm(x)

@@ -99,9 +99,11 @@ def test_gradients_reach_logits_and_gates_and_not_the_rows() -> None:
     assert set(errors) == {"logits", "gates"}
 
 
-def test_the_program_that_is_scored_is_the_one_that_is_trained() -> None:
+@pytest.mark.parametrize("orders", [(), (2, 4)], ids=["counts", "counts and hashed n-grams"])
+def test_the_program_that_is_scored_is_the_one_that_is_trained(orders: tuple[int, ...]) -> None:
     """Of a text that shares no context with what was counted, nothing is taken out."""
     config = replace(PRESETS["counted"], width=16, hidden=16, layers=1, context=24, last_bytes=3)
+    config = replace(config, orders=orders, rows=64, row_width=4)
     nn.manual_seed(0)
     model = CountedFFN(config, COUNTS["counted"])
     model.memory.count(text(3, 5000), threads=1)
@@ -120,7 +122,12 @@ def test_the_program_that_is_scored_is_the_one_that_is_trained() -> None:
 
 
 @pytest.mark.usefixtures("small_preset")
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orders", [(), (2, 4)], ids=["counts", "counts and hashed n-grams"])
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: tuple[int, ...]
+) -> None:
+    config = replace(ffn.PRESETS["counted"], orders=orders, rows=64, slot_dropout=0.5)
+    monkeypatch.setitem(ffn.PRESETS, "counted", config)
     data = text(4, 6000)
     whole = train(tmp_path / "whole", data, 12)
     train(tmp_path / "parts", data, 5)

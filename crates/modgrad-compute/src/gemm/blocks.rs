@@ -318,29 +318,21 @@ unsafe fn eights_of<const PAIRS: bool, const NARROW: bool>(
     }
 }
 
-/// As `INTERLEAVE`, of half the length.
-// SAFETY: both types are 256 bits.
-const INTERLEAVE_EIGHTS: __m256i = unsafe {
-    let mut words = [0u16; 16];
-    let mut place = 0;
-    while place < 16 {
-        words[place] = (place / 2 + place % 2 * 8) as u16;
-        place += 1;
-    }
-    transmute(words)
-};
-
 /// Word `i` of the lower half beside word `i` of the upper half.
-// SAFETY: both types are 512 bits.
-const INTERLEAVE: __m512i = unsafe {
-    let mut words = [0u16; 32];
+const fn interleaved<const WORDS: usize>() -> [u16; WORDS] {
+    let mut words = [0; WORDS];
     let mut place = 0;
-    while place < 32 {
-        words[place] = (place / 2 + place % 2 * 16) as u16;
+    while place < WORDS {
+        words[place] = (place / 2 + place % 2 * (WORDS / 2)) as u16;
         place += 1;
     }
-    transmute(words)
-};
+    words
+}
+
+// SAFETY: both types are 512 bits.
+const INTERLEAVE: __m512i = unsafe { transmute(interleaved::<32>()) };
+// SAFETY: both types are 256 bits.
+const INTERLEAVE_EIGHTS: __m256i = unsafe { transmute(interleaved::<16>()) };
 
 /// As `by_index`, value by value.
 #[inline(always)]

@@ -166,7 +166,7 @@ unsafe fn rows_of<T: Element, const PAIRS: bool>(
             if PAIRS {
                 let out = out.cast::<u16>();
                 for step in 0..inner {
-                    *out.add(step) = narrow(*from.add(step)) as u16;
+                    *out.add(step) = (*from.add(step)).bf16_bits();
                 }
                 if !inner.is_multiple_of(2) {
                     *out.add(inner) = 0;

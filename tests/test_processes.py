@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -278,23 +277,28 @@ def test_stdin_is_a_file_or_nothing(tmp_path: Path) -> None:
 
 
 def test_survivors_of_a_crash_are_found_by_their_mark(tmp_path: Path) -> None:
-    def start(marker: str) -> subprocess.Popen[bytes]:
+    def orphan(marker: str) -> psutil.Process:
+        # Its parent is gone, as after a crash: nobody here may wait for it.
+        shell = ["sh", "-c", "sleep 60 >/dev/null & echo $!"]
         env = {processes.MARKER: marker, "PATH": os.environ["PATH"]}
-        return subprocess.Popen(["sleep", "60"], env=env)
+        return psutil.Process(int(subprocess.check_output(shell, env=env)))
 
-    mine, other = start(f"a@{tmp_path}"), start(f"ab@{tmp_path}")
-    # Its parent would be gone; here somebody has to wait for it.
-    waiting = threading.Thread(target=mine.wait)
-    waiting.start()
+    mine, other = orphan(f"a@{tmp_path}"), orphan(f"ab@{tmp_path}")
     try:
         assert processes.kill_marked(f"a@{tmp_path}") == 1
-        waiting.join(5)
-        assert mine.returncode == -signal.SIGKILL
-        assert other.poll() is None
+        assert not runs(mine)
+        assert runs(other)
         assert processes.kill_marked(f"a@{tmp_path}") == 0
     finally:
         other.kill()
-        other.wait()
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it does, and is no zombie that nobody waits for."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 HOSTILE = {

@@ -122,8 +122,8 @@ def kill_marked(marker: str) -> int:
             content = Path(f"/proc/{process.pid}/environ").read_bytes()
             if process.pid != os.getpid() and wanted in content.split(b"\0"):
                 process.kill()
-                process.wait(5)
                 killed += 1
+                process.wait(5)
         except (OSError, psutil.Error):
             continue
     return killed

@@ -51,7 +51,7 @@ RECIPES: dict[str, Recipe] = {
     "memory": Recipe(),
     "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=0.66, passes=10),
 }
-COUNTING_SECONDS = 60.0  # where there is no budget
+COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
 LEAST_STEPS = 1000  # however small the data
 MOST_DECAY = 3.0  # however small the data
 
@@ -94,12 +94,15 @@ def train(
     windows = Windows(data, recipe.batch, recipe.time, seed)
     learner = None
     if isinstance(model, CountedFFN):
-        windows = Windows(data, recipe.batch, recipe.time, seed, before=BEFORE, after=AFTER)
         seconds = recipe.counting * budget if budget else COUNTING_SECONDS
-        count(run, model.memory, data, memory_mb, seconds, threads)
+        around = {"before": BEFORE, "after": AFTER}
+        Windows(data, recipe.batch, recipe.time, seed, **around)  # refuses what is too short
+        # Windows are taken out of the counts, so they come from what was counted.
+        data = count(run, model.memory, data, memory_mb, seconds, threads)
+        windows = Windows(data, recipe.batch, recipe.time, seed, **around)
         learner = model.memory
-    around = windows.before + windows.after
-    tokens = spec((recipe.batch, recipe.time + around), "u8")
+    length = windows.before + recipe.time + windows.after
+    tokens = spec((recipe.batch, length), "u8")
     targets = spec((recipe.batch, recipe.time), "u8")
     training = Training(
         model.loss,
@@ -145,16 +148,20 @@ def count(
     memory_mb: int,
     seconds: float,
     threads: int | None,
-) -> None:
-    """Counts the text within the budget, or takes up the counts of a resumed run."""
+) -> Bytes:
+    """Counts the text within the budget, or takes up the counts of a resumed run;
+    returns the part of it that is counted, its end."""
     run.start_clock()
     saved = run.saved_weight("memory.tables")
-    if saved is not None:
+    if saved is None:
+        counted = memory.count(data, memory_mb=memory_mb, seconds=seconds, threads=threads)
+        size = memory.tables.value.nbytes / 1e6
+        run.say(f"counted {counted} of {data.size} bytes in {run.seconds:.1f} s: {size:.0f} MB")
+    else:
         memory.tables.value = saved
-        return
-    counted = memory.count(data, memory_mb=memory_mb, seconds=seconds, threads=threads)
-    size = memory.tables.value.nbytes / 1e6
-    run.say(f"counted {counted} of {data.size} bytes in {run.seconds:.1f} s: {size:.0f} MB")
+        counted = run.saved_setting("counted") or data.size
+    run.settings["counted"] = counted
+    return data[-counted:]
 
 
 def make_optimizers(model: FFN | CountedFFN, recipe: Recipe) -> list[optim.Optimizer]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from modgrad import checkpoint, nn, spec, trace
 from modgrad import functional as F
+from modgrad.data import Windows
 from modgrad.errors import DataError, EvaluationError, UsageError
 from modgrad.evaluate import evaluate
 from modgrad.memory import AFTER, BEFORE, CountedMemory
@@ -139,6 +140,33 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
 
 
 @pytest.mark.usefixtures("small_preset")
+def test_what_was_not_counted_is_not_trained_on(
+    tmp_path: Path, small_preset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its windows cannot be taken out of the counts; a resumed run keeps to that too."""
+    monkeypatch.setattr(learn_ffn, "COUNTING_SECONDS", 0.0)
+    data = text(0, 600_000)
+    seen: list[Array] = []
+
+    class Noted(Windows):
+        def starts(self, step: int) -> Array:
+            seen.append(self.data)
+            return super().starts(step)
+
+    monkeypatch.setattr(learn_ffn, "Windows", Noted)
+    for steps in (1, 2):
+        train(tmp_path / "m.ckpt", data, steps)
+    counted = 1 << 18  # what is counted in any case
+    assert [part.size for part in seen] == [counted, counted]
+    assert all(np.array_equal(part, data[-counted:]) for part in seen)
+
+
+def test_without_a_budget_all_is_counted(tmp_path: Path, small_preset: None) -> None:
+    train(tmp_path / "m.ckpt", text(0, 600_000), 1)
+    saved = checkpoint.load(tmp_path / "m.ckpt")
+    assert saved.meta["settings"]["counted"] == 600_000
+
+
 def test_learning_lowers_the_score_and_scoring_repeats(tmp_path: Path) -> None:
     val = tmp_path / "val.txt"
     val.write_bytes(text(77, 3000).tobytes())

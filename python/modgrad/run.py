@@ -108,6 +108,10 @@ class Run:
         """A weight of the checkpoint that is resumed, before `begin`."""
         return None if self._saved is None else self._saved.weights.get(name)
 
+    def saved_setting(self, name: str) -> Any:
+        """A setting of the checkpoint that is resumed, before `begin`; None without."""
+        return None if self._saved is None else self._saved.meta.get("settings", {}).get(name)
+
     def begin(
         self,
         training: Training,

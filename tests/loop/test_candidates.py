@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from modgrad.autoresearch import loop, results
+from modgrad.autoresearch import decision, loop, results, workspace
 from modgrad.autoresearch.loop import Stop
+from modgrad.autoresearch.repository import Repository
+from modgrad.autoresearch.researchers.base import Proposal
 
 from tests.fault_harness import describe_checkout
 from tests.loop.tools import Scripted, Step, recipe, records, rows, run, sound, told
@@ -86,6 +91,101 @@ def test_a_full_disk_that_only_the_candidate_sees_is_its_crash(
     lab = research(world, Recipes([f'run = echo "{said}"; exit 1\n', "score = 1.9\n"]), 2)
     assert told(lab) == [(1, "crash", "error"), (2, "keep", None)]
     assert waits == []
+
+
+HUGE = "x = 0x" + "f" * 3700 + "\nscore = 1.9\n"  # more digits than Python writes in decimal
+ENDLESS = 'run = echo "step 1  loss ' + "9" * 400 + ' bits"\nscore = 1.9\n'
+# Further than Python's recursion goes, and than a path may be long.
+DEEP = (
+    f"run = {sys.executable} -c \"import os; os.chdir(os.environ['TMPDIR']); "
+    "[(os.mkdir('folder'), os.chdir('folder')) for _ in range(1500)]\"\nscore = 1.9\n"
+)
+
+
+@pytest.mark.parametrize("text", [HUGE, ENDLESS, DEEP], ids=["huge", "endless", "deep"])
+def test_what_python_cannot_take_in_stops_nothing(world: Path, text: str) -> None:
+    lab = research(world, Recipes([text, "score = 1.8\n"]), 2)
+    assert told(lab) == [(1, "keep", None), (2, "keep", None)]
+    sound(world, lab)
+
+
+def test_what_nobody_foresaw_is_the_candidates_crash(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = decision.decide
+
+    def breaks(score: float, *given: Any, **more: Any) -> Any:
+        if score == 1.5:
+            raise ZeroDivisionError("in the loop's own code")
+        return decide(score, *given, **more)
+
+    monkeypatch.setattr(decision, "decide", breaks)
+    lab = research(world, Recipes(["score = 1.5\n", "score = 1.9\n"]), 2)
+    assert told(lab) == [(1, "crash", "internal"), (2, "keep", None)]
+    assert "ZeroDivisionError" in lab.state.experiments[1].reason
+    sound(world, lab)
+
+
+def test_an_edit_that_cannot_be_taken_in_is_the_researchers_failure(
+    world: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    def breaks(*_: Any) -> Any:
+        raise ValueError("what is this")
+
+    monkeypatch.setattr(workspace, "collect", breaks)
+    _, reason = run(world, Scripted(*["score = 1.9\n"] * 3))
+    assert "what is this" in reason
+    assert len(records(world, "researcher_failed")) == 3
+
+
+def test_a_workspace_of_too_many_files_deletes_nothing(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace, "_MOST_ENTRIES", 20)
+
+    def litter(folder: Path) -> None:
+        (folder / "a").mkdir()
+        for number in range(30):
+            (folder / "a" / str(number)).touch()
+
+    lab, _ = run(world, Scripted(litter, "score = 1.9\n"), experiments=2)
+    assert told(lab) == [(1, "crash", "violation"), (2, "keep", None)]
+    assert "more than 20 files" in lab.state.experiments[1].reason
+
+
+def test_no_space_elsewhere_is_waited_for_and_what_was_paid_is_noted(
+    world: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    write, left = Repository.write, [3]
+
+    def full(self: Repository, *given: Any) -> str:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return write(self, *given)
+
+    def paid(folder: Path) -> Proposal:
+        (folder / "recipe.py").write_text("score = 1.9\n")
+        return Proposal("paid", cost=0.5)
+
+    monkeypatch.setattr(Repository, "write", full)
+    lab, _ = run(world, Scripted(*[paid] * 4), experiments=1)
+    assert told(lab) == [(1, "keep", None)]
+    assert lab.state.cost == 2.0
+    assert waits == [5.0, 10.0, 20.0]
+
+
+def test_a_training_that_finds_no_space_pauses_whatever_it_says(
+    world: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    full = [True, False]
+    monkeypatch.setattr("modgrad.autoresearch.files.is_writable", lambda folder: not full.pop(0))
+    said = "error: checkpoint x: no space left to write it; free some space and save again"
+    tried = world / ".git" / "modgrad" / "t" / "tried"
+    text = f'run = [ -e {tried} ] || {{ touch {tried}; echo "{said}"; exit 1; }}\nscore = 1.9\n'
+    lab = research(world, Recipes([text]), 1)
+    assert told(lab) == [(1, "keep", None)]
+    assert ["no space left" in record["reason"] for record in records(world, "paused")] == [True]
 
 
 def test_a_full_disk_pauses(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

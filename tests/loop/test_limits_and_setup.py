@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from modgrad.autoresearch import setup
+from modgrad.autoresearch import faults, setup
 from modgrad.autoresearch.errors import JournalError, RepositoryError, UsageError
 from modgrad.autoresearch.experiment import advance, plan
 from modgrad.autoresearch.layout import Layout
@@ -16,6 +16,7 @@ from modgrad.autoresearch.repository import Repository
 from modgrad.autoresearch.researchers.base import Briefing, Proposal
 from modgrad.autoresearch.researchers.command import AgentFailed
 from modgrad.autoresearch.state import Experiment
+from modgrad.errors import ModgradError
 
 from tests.loop.tools import Scripted, Step, fails, records, rows, run, sound, told
 from tests.loop_world import CONTRACT, git, ignore, make_repository, open_world, read_score, set_up
@@ -144,6 +145,33 @@ def test_setup_that_was_cut_short_goes_on(tmp_path: Path) -> None:
     lab.evaluate, lab.say = read_score, ignore
     setup.measure_baseline(lab)
     assert open_world(world).state.kept == [0]
+
+
+def test_setup_that_is_struck_at_any_point_goes_on(tmp_path: Path) -> None:
+    request = setup.Request("t", "language", budget=1.0, baseline_runs=1)
+
+    def set_up_again(world: Path) -> None:
+        lab, _ = setup.prepare(Repository(world), request, ignore)
+        lab.evaluate, lab.say = read_score, ignore
+        setup.measure_baseline(lab)
+
+    for number in range(1, 1000, 2):  # each record is written and synchronised
+        world = make_repository(tmp_path / str(number))
+        faults.arm(f"eio@{number}")
+        try:
+            set_up_again(world)
+        except (OSError, ModgradError):
+            pass
+        else:
+            break
+        finally:
+            faults.arm("")
+        try:
+            set_up_again(world)
+        except UsageError as error:
+            assert "already" in str(error)  # only the view of it was not written
+        assert open_world(world).state.kept == [0], number
+    assert number > 30
 
 
 def test_a_baseline_without_a_score_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from modgrad.autoresearch import judge as judge_process
 from modgrad.autoresearch import sandbox, scoring
 from modgrad.autoresearch.errors import EnvironmentFault, JournalError
 from modgrad.autoresearch.lab import Lab, Options
@@ -89,6 +93,8 @@ class Judge:
             self.started += 1
             code = self.ends.pop(0) if self.ends else 0
             log.write_text('{"val_bpb": 1.5}\n' if code == 0 else "")
+            if code == -100:  # it worked, and its log could not be written
+                return Finished(0, 0.1, 10.0, log_error="[Errno 27] File too large")
             return Finished(code, 0.1, 10.0, out_of_memory=code == -99)
 
         monkeypatch.setattr(sandbox, "start_trainer", played)
@@ -110,7 +116,8 @@ def test_an_evaluator_that_is_killed_once_is_started_again(
 def test_an_evaluator_that_is_killed_twice_pauses_the_loop(
     world: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
-    judge = Judge(-9, -9, -9, -9, monkeypatch=monkeypatch)
+    # The tip, scored again to tell what is to blame, is not scored either.
+    judge = Judge(*([-9] * 8), monkeypatch=monkeypatch)
     lab, reason = run(world, Scripted("score = 1\n"), prepare=judge.prepare, experiments=1)
     assert told(lab) == [(1, "keep", None)]
     assert reason == "1 experiments were asked for"
@@ -118,6 +125,45 @@ def test_an_evaluator_that_is_killed_twice_pauses_the_loop(
     assert paused == ["the evaluator failed: ended with -9"] * 2
     assert waits == [5.0, 10.0]
     assert len([r for r in records(world, "train_started") if r["n"] == 1]) == 1  # not again
+
+
+def test_what_kills_the_evaluator_alone_is_refused(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(-6, -6, 0, monkeypatch=monkeypatch)
+    lab, _ = run(world, Scripted("score = 1\n"), prepare=judge.prepare, experiments=1)
+    assert told(lab) == [(1, "crash", "refused")]
+    assert "only this checkpoint is not scored" in lab.state.experiments[1].reason
+    assert judge.started == 3
+    sound(world, lab)
+
+
+def test_what_breaks_compiled_code_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class PanicException(BaseException):
+        """As PyO3 raises it."""
+
+    def breaks(*_: Any) -> Any:
+        raise PanicException("index out of bounds")
+
+    data = tmp_path / "data"
+    data.write_bytes(b"text")
+    monkeypatch.setitem(judge_process.SCORES, "language", breaks)
+    digest = hashlib.sha256(b"text").hexdigest()
+    monkeypatch.setattr(sys, "argv", ["judge", "x.ckpt", str(data), "--sha256", digest])
+    assert judge_process.main() == 0
+    assert "index out of bounds" in json.loads(capsys.readouterr().out)["refused"]
+
+
+def test_an_evaluator_whose_log_is_lost_is_started_again(
+    world: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    judge = Judge(-100, -100, monkeypatch=monkeypatch)
+    lab, _ = run(world, Scripted("score = 1\n"), prepare=judge.prepare, experiments=1)
+    assert told(lab) == [(1, "keep", None)]
+    [paused] = records(world, "paused")
+    assert "File too large" in paused["reason"]
 
 
 def test_an_evaluator_that_never_works_ends_the_loop(

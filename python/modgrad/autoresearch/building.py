@@ -16,6 +16,7 @@ from pathlib import Path
 from modgrad.autoresearch import files, sandbox
 from modgrad.autoresearch.errors import EnvironmentFault
 from modgrad.autoresearch.lab import Lab
+from modgrad.autoresearch.repository import is_commit
 
 _LONG_AGO = 1_000_000_000  # seconds since the epoch
 
@@ -56,9 +57,11 @@ def build(lab: Lab, commit: str, export: Path, scratch: Path, log: Path) -> Path
         if "No module named maturin" in files.tail(log):
             raise EnvironmentFault("a crate is changed: pip install maturin to compile it")
         return None
-    marker.write_text(commit, encoding="utf-8")
-    [wheel] = wheels.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    files.write_atomically(marker, commit.encode())
+    made = list(wheels.glob("*.whl"))
+    if len(made) != 1:
+        return None  # a build script of the candidate's had its hands in it
+    with zipfile.ZipFile(made[0]) as archive:
         archive.extractall(site)
     return site
 
@@ -66,8 +69,10 @@ def build(lab: Lab, commit: str, export: Path, scratch: Path, log: Path) -> Path
 def _mark_changed(lab: Lab, commit: str, export: Path, marker: Path) -> None:
     try:
         last = marker.read_text(encoding="utf-8")
-    except OSError:
-        return  # all files are new
+    except (OSError, UnicodeDecodeError):
+        last = ""
+    if not is_commit(last):
+        return  # nothing is known to be built: all files are new
     for path in export.rglob("*"):
         if path.is_file():
             os.utime(path, (_LONG_AGO, _LONG_AGO))

@@ -16,7 +16,7 @@ _BY_EXCEPTION = (
     ("out of memory", re.compile(r"^(?:MemoryError|numpy\.\S*MemoryError)\b|Cannot allocate")),
     ("non-finite", re.compile(r"NonFiniteError|not finite|non-finite|\bNaN\b")),
     ("shape", re.compile(r"ShapeError|ProgramError|\bshapes?\b")),
-    ("environment", re.compile(r"No space left on device|Read-only file system")),
+    ("environment", re.compile(r"(?i)no space left|quota exceeded|read-only file system")),
     ("usage", re.compile(r"^error: ")),
 )
 

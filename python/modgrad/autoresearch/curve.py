@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -37,9 +38,11 @@ class CurveReader:
             found = _LINE.search(line)
             if found and len(self.points) < 10_000:
                 try:
-                    self.points.append((round(seconds, 1), float(found[1])))
+                    loss = float(found[1])
                 except ValueError:
                     continue
+                if math.isfinite(loss):
+                    self.points.append((round(seconds, 1), loss))
 
     def thinned(self) -> list[tuple[float, float]]:
         """At most `CURVE_POINTS` of the points, the last among them."""

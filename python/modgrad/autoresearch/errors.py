@@ -17,6 +17,18 @@ class EnvironmentFault(ModgradError):
     """The machine failed, not the candidate: no experiment is counted."""
 
 
+class EvaluatorKilled(EnvironmentFault):
+    """The evaluator was killed, by the machine or by what it scored."""
+
+
+class PaidInVain(OSError):
+    """What a researcher made could not be written; it is paid all the same."""
+
+    def __init__(self, error: OSError, cost: float) -> None:
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.cost = cost
+
+
 class ResearcherError(ModgradError):
     """The researcher gave no proposal this time; ask again after a pause."""
 
@@ -27,8 +39,10 @@ class ResearcherGone(ModgradError):
 
 __all__ = [
     "EnvironmentFault",
+    "EvaluatorKilled",
     "JournalError",
     "ModgradError",
+    "PaidInVain",
     "RepositoryError",
     "ResearcherError",
     "ResearcherGone",

@@ -17,7 +17,12 @@ from pathlib import Path
 from modgrad.autoresearch import check as checking
 from modgrad.autoresearch import crashes, decision, files, results, workspace
 from modgrad.autoresearch.decision import Verdict
-from modgrad.autoresearch.errors import RepositoryError, ResearcherError, ResearcherGone
+from modgrad.autoresearch.errors import (
+    PaidInVain,
+    RepositoryError,
+    ResearcherError,
+    ResearcherGone,
+)
 from modgrad.autoresearch.families import guess
 from modgrad.autoresearch.fingerprint import fingerprint, lines_of_code
 from modgrad.autoresearch.lab import Lab
@@ -57,23 +62,30 @@ def plan(lab: Lab, researcher: Researcher) -> Experiment:
 def plan_baseline(lab: Lab) -> Experiment:
     """Experiment 0: the code as it was at `setup`."""
     commit = lab.settings.baseline
-    if lab.state.experiments:
-        return lab.state.experiments[0]
-    lab.record(
-        "planned", n=0, base=commit, parent=commit, seed=lab.settings.seed, researcher=_BASELINE
-    )
-    lab.record(
-        "proposed",
-        n=0,
-        candidate=commit,
-        hypothesis=_BASELINE,
-        family=_BASELINE,
-        fingerprint=fingerprint(mutable_files(lab, commit)),
-        cost=0.0,
-    )
-    lab.record("checked", n=0)
-    lab.record("rehearsed", n=0)
-    return lab.state.experiments[0]
+    seed = lab.settings.seed
+    if not lab.state.experiments:
+        lab.record("planned", n=0, base=commit, parent=commit, seed=seed, researcher=_BASELINE)
+    one = lab.state.experiments[0]
+    if one.candidate is None:
+        lab.record(
+            "proposed",
+            n=0,
+            candidate=commit,
+            hypothesis=_BASELINE,
+            family=_BASELINE,
+            fingerprint=fingerprint(mutable_files(lab, commit)),
+            cost=0.0,
+        )
+    if not one.checked:
+        lab.record("checked", n=0)
+    if not one.rehearsed:
+        lab.record("rehearsed", n=0)
+    return one
+
+
+def abandon(lab: Lab, one: Experiment, reason: str) -> None:
+    """Records the crash of a candidate that cannot even be judged."""
+    _record_decision(lab, one, Verdict("crash", reason), crash="internal")
 
 
 def advance(lab: Lab, one: Experiment, researcher: Researcher | None) -> None:
@@ -101,7 +113,10 @@ def propose(lab: Lab, one: Experiment, researcher: Researcher) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     lab.repository.clone(one.base, folder)
     proposal = researcher.propose(folder, briefing(lab, one.number))
-    _take(lab, one, proposal, folder)
+    try:
+        _take(lab, one, proposal, folder)
+    except OSError as error:
+        raise PaidInVain(error, proposal.cost) from error
 
 
 def _take(

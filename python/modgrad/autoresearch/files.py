@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
+from modgrad.autoresearch.errors import EnvironmentFault
 from modgrad.autoresearch.faults import point
 
 LOG_TAIL = 65536  # bytes of a log that are kept and shown
@@ -82,6 +85,17 @@ def remove_tree(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)  # also a pipe or a socket that a candidate left
         return
+    try:
+        _remove_folder(path)
+    except RecursionError:
+        _remove_deep_folder(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _remove_deep_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
     # A candidate may have taken permissions from its own folders: they are given
     # back before each is looked into.
     path.chmod(0o700)
@@ -91,6 +105,14 @@ def remove_tree(path: Path) -> None:
             if not inner.is_symlink():
                 inner.chmod(0o700)
     shutil.rmtree(path)
+
+
+def _remove_deep_folder(path: Path) -> None:
+    """Where folders are nested deeper than Python can follow them."""
+    for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        subprocess.run([*command, "--", str(path)], capture_output=True, check=False)
+    if path.exists():
+        raise EnvironmentFault(f"{path}: cannot be removed")
 
 
 def tail(path: Path, most: int = LOG_TAIL) -> str:

@@ -67,8 +67,8 @@ def _meaning(path: str, content: bytes, mask_seeds: bool, mask_numbers: bool) ->
                     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
                         node.value = 0
             return ast.dump(tree)
-        except RecursionError:  # nested deeper than can be walked
-            return text
+        except (RecursionError, ValueError, MemoryError):
+            return text  # nested deeper than can be walked, or a number too long to be written
     if path.endswith(".rs"):
         # In a literal, neither slashes nor spaces are layout.
         return _RUST.sub(lambda found: found["literal"] or " ", text).strip()

@@ -50,6 +50,11 @@ def main() -> int:
     except (MachineError, ModgradError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        # Compiled code met what it holds to be impossible, in what the checkpoint says.
+        return _end({"refused": f"the evaluator broke on the checkpoint: {error}"})
     if hashlib.sha256(given.data.read_bytes()).hexdigest() != given.sha256:
         print(f"error: {given.data}: was changed while it was scored", file=sys.stderr)
         return 3

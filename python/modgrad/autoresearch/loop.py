@@ -6,6 +6,7 @@ and counts as no experiment; what goes wrong with a candidate is its crash.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import signal
@@ -21,12 +22,14 @@ from filelock import FileLock, Timeout
 from modgrad.autoresearch import files, processes
 from modgrad.autoresearch.errors import (
     EnvironmentFault,
+    ModgradError,
     RepositoryError,
     ResearcherError,
     ResearcherGone,
     UsageError,
 )
 from modgrad.autoresearch.experiment import (
+    abandon,
     advance,
     clear_work,
     plan,
@@ -38,6 +41,7 @@ from modgrad.autoresearch.researchers.base import Researcher
 from modgrad.autoresearch.state import Experiment
 
 BALLAST = 4 << 20  # bytes
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 SPACE_TO_GO_ON = 256 << 20  # bytes
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0  # seconds
 _LONGEST_REQUESTED_WAIT = 1800.0  # where the researcher says when to ask again
@@ -159,7 +163,7 @@ def _run_experiments(
             if current is None or current.candidate is None:
                 current = plan(lab, active)
                 lab.say(f"experiment {current.number}: asking {active.name}")
-            advance(lab, current, active)
+            _advance(lab, current, active)
             _announce(lab, current)
             faults = 0
             skips = skips + 1 if current.status == "skip" else 0
@@ -194,16 +198,38 @@ def _run_experiments(
                 reason = f"the machine failed {faults} times in a row, at last: {error}"
                 break
             wait = _back_off(faults)
-            lab.record("paused", reason=str(error))
+            _record_pause(lab, str(error))
             lab.say(f"paused for {wait:.0f} s: {error}")
             stop.busy = False
             _wait(wait, stop)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_SPACE:
                 raise
+            faults += 1
+            if faults >= _MOST_FAULTS:
+                reason = f"there was no space {faults} times in a row, at last: {error}"
+                break
             stop.busy = False
-            _wait_for_space(lab, stop)
+            _wait_for_space(lab, stop, error)
+            # The disk that is full may be another one, or the quota used up.
+            _wait(_back_off(faults), stop)
     return reason
+
+
+def _advance(lab: Lab, one: Experiment, researcher: Researcher) -> None:
+    """`advance`; what it does not foresee is the candidate's, and ends that alone."""
+    try:
+        advance(lab, one, researcher)
+    except (ModgradError, OSError, Interrupted):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:300]
+        if one.candidate is None:
+            raise ResearcherError(f"what it left cannot be taken in: {reason}") from error
+        if one.status is not None:
+            raise
+        abandon(lab, one, reason)
+        advance(lab, one, researcher)
 
 
 def run_baseline(lab: Lab) -> Experiment:
@@ -292,17 +318,30 @@ def _back_off(failures: int) -> float:
     return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** max(0, failures - 1))
 
 
+def _record_pause(lab: Lab, reason: str, cost: float = 0.0) -> None:
+    """Frees the ballast where the journal cannot take it otherwise; a pause that cannot
+    be recorded even so is only said."""
+    try:
+        lab.record("paused", reason=reason, cost=cost)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        lab.layout.ballast.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            lab.record("paused", reason=reason, cost=cost)
+
+
 def _make_ballast(lab: Lab) -> None:
     if not lab.layout.ballast.is_file():
         files.write_atomically(lab.layout.ballast, b"\0" * BALLAST)
 
 
-def _wait_for_space(lab: Lab, stop: Stop) -> None:
-    """Frees the ballast so that the journal can say so, and waits."""
-    lab.layout.ballast.unlink(missing_ok=True)
-    lab.record("paused", reason="the disk is full")
+def _wait_for_space(lab: Lab, stop: Stop, error: OSError) -> None:
+    """Waits until there is some."""
+    _record_pause(lab, "the disk is full", getattr(error, "cost", 0.0))
     lab.say(f"paused: the disk is full ({lab.layout.root}); free some space")
     while shutil.disk_usage(lab.layout.root).free < SPACE_TO_GO_ON and not stop.asked:
         _wait(5.0, stop)
     if not stop.asked:
-        _make_ballast(lab)
+        with contextlib.suppress(OSError):  # made at the next start
+            _make_ballast(lab)

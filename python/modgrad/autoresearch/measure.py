@@ -15,9 +15,10 @@ from typing import Any
 
 from modgrad.autoresearch import building, contract, crashes, evaluators, files, sandbox
 from modgrad.autoresearch.curve import CurveReader, loss_at
-from modgrad.autoresearch.errors import EnvironmentFault
+from modgrad.autoresearch.errors import EnvironmentFault, EvaluatorKilled
 from modgrad.autoresearch.lab import Lab
 from modgrad.autoresearch.processes import Finished
+from modgrad.autoresearch.scoring import Score
 from modgrad.autoresearch.state import Measurement
 
 LEAST_RUNS_TO_SCOUT = 3  # fewer show no spread
@@ -151,14 +152,19 @@ def _train(lab: Lab, key: dict[str, Any], scout: bool) -> None:
 
 
 def _score(lab: Lab, key: dict[str, Any]) -> None:
-    score = lab.evaluate(
-        lab.layout,
-        lab.settings,
-        _path(lab, key),
-        lab.settings.val,
-        marker=lab.marker,
-        sources=_sources(lab, key["commit"]),
-    )
+    try:
+        score = lab.evaluate(
+            lab.layout,
+            lab.settings,
+            _path(lab, key),
+            lab.settings.val,
+            marker=lab.marker,
+            sources=_sources(lab, key["commit"]),
+        )
+    except EvaluatorKilled as error:
+        if not _tip_is_scored(lab):
+            raise
+        score = Score(None, f"only this checkpoint is not scored: {error}", 0.0)
     crash = "refused" if score.refused else None
     if "not finite" in score.refused or "NaN" in score.refused:
         crash = "non-finite"
@@ -170,6 +176,16 @@ def _score(lab: Lab, key: dict[str, Any]) -> None:
         reason=score.refused[:300],
         seconds=round(score.seconds, 2),
     )
+
+
+def _tip_is_scored(lab: Lab) -> bool:
+    """Whether the evaluator works, on what it has scored before."""
+    tip = lab.state.tip
+    saved = None if tip is None else lab.layout.checkpoint(tip.number)
+    if saved is None or not saved.is_file():
+        return False
+    score = lab.evaluate(lab.layout, lab.settings, saved, lab.settings.val, marker=lab.marker)
+    return score.val_bpb is not None
 
 
 def _run(
@@ -230,7 +246,12 @@ def _classify(lab: Lab, done: Finished | None, log: Path) -> tuple[str, str]:
         errors = [line for line in files.tail(log).splitlines() if line.startswith("error")]
         return "syntax", "does not compile" + (f": {errors[0][:200]}" if errors else "")
     crash, reason = crashes.classify(done, files.tail(log))
-    if crash == "environment" and files.is_writable(lab.layout.work):
+    for path in (lab.layout.work / "export", lab.layout.work / "scratch"):
+        files.remove_tree(path)  # a disk that the candidate filled is its own fault
+    if not files.is_writable(lab.layout.work):
+        # Whatever it says: not even its log need be whole.
+        return "environment", f"the disk is full: {reason}"
+    if crash == "environment":
         crash = "error"  # only the candidate says so: it wrote where nobody can
     return crash, reason
 

@@ -37,6 +37,7 @@ class Finished:
     out_of_memory: bool = False
     survivors: int = 0  # processes that it left behind, killed since
     error: str = ""  # why it never started
+    log_error: str = ""  # why its log is not whole
 
 
 def run(
@@ -110,6 +111,7 @@ def run(
         stopped=result["stopped"],
         out_of_memory=result["out_of_memory"],
         survivors=result["survivors"],
+        log_error=result["log_error"],
     )
 
 

@@ -321,8 +321,13 @@ def blob_sha(content: bytes) -> str:
     return digest.hexdigest()
 
 
+def is_commit(name: str) -> bool:
+    """Whether a text may be the full name of a commit."""
+    return _SHA.fullmatch(name) is not None
+
+
 def _checked(sha: str) -> str:
-    if not _SHA.fullmatch(sha):
+    if not is_commit(sha):
         raise RepositoryError(f"`{sha[:60]}` is no commit")
     return sha
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modgrad.autoresearch import evaluators, sandbox, trusted
-from modgrad.autoresearch.errors import EnvironmentFault
+from modgrad.autoresearch.errors import EnvironmentFault, EvaluatorKilled
 from modgrad.autoresearch.layout import Layout
 from modgrad.autoresearch.processes import Finished
 from modgrad.autoresearch.state import DataFile, Settings
@@ -38,7 +39,7 @@ def score(
     """The score of a checkpoint on pinned data; a rehearsal takes little of them.
 
     Raises `EnvironmentFault` where the evaluator itself fails: that says nothing
-    about the candidate.
+    about the candidate, unless it was killed (`EvaluatorKilled`) and no other's kills it.
     """
     trusted.verify(layout.trusted, settings.trusted)
     arguments = [str(checkpoint), str(layout.data / data.name), "--sha256", data.sha256]
@@ -62,16 +63,27 @@ def score(
         )
         output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = output[-1] if output else ""
-        if done.code == 0:
-            result = json.loads(last)
+        result = _parsed(last) if done.code == 0 else None
+        if result is not None:
             return Score(result.get("val_bpb"), result.get("refused", ""), done.wall_seconds)
-        reason = last.removeprefix("error: ") or f"ended with {done.code}"
+        reason = done.log_error or last.removeprefix("error: ") or f"ended with {done.code}"
         # Limits that the baseline stayed far below: the checkpoint is to blame.
         if done.timed_out:
             return _refusal(f"scoring it took more than {done.wall_seconds:.0f} s", done)
         if done.out_of_memory:
             return _refusal("scoring it takes more memory than the machine can give", done)
-    raise EnvironmentFault(f"the evaluator failed: {reason}")
+    killed = done.code is not None and done.code < 0
+    fault = EvaluatorKilled if killed else EnvironmentFault
+    raise fault(f"the evaluator failed: {reason}")
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """What the evaluator said, or None where its log does not hold it: a full disk, say."""
+    try:
+        result = json.loads(line)
+    except ValueError:
+        return None
+    return result if isinstance(result, dict) else None
 
 
 def _refusal(reason: str, done: Finished) -> Score:

@@ -403,6 +403,7 @@ class State:
 
     def _on_paused(self, record: Record) -> None:
         self.paused = record["reason"]
+        self.cost += record.get("cost", 0.0)
 
     def _on_healed(self, record: Record) -> None:
         """Something that a crash left behind was put right."""

@@ -40,7 +40,11 @@ def collect(workspace: Path, base: dict[str, Entry], contract: Contract) -> Edit
         edits.violations.append("(all): the workspace is a symbolic link")
         return edits
     present: set[str] = set()
-    for path, name in _walk(workspace):
+    found = _walk(workspace)
+    if len(found) > _MOST_ENTRIES:
+        edits.violations.append(f"(all): the workspace has more than {_MOST_ENTRIES} files")
+        return edits
+    for path, name in found:
         present.add(name)
         entry = base.get(name)
         about = path.lstat()

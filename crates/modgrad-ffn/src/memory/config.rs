@@ -83,8 +83,9 @@ impl MemoryConfig {
         if self.in_window.len() > 64 {
             return Err(format!("{} kinds in the window are more than 64", self.in_window.len()));
         }
-        if !(LANES..=256).contains(&self.entries) || !self.entries.is_multiple_of(LANES) {
-            return Err(format!("`entries` is {}, not a multiple of 16 to 256", self.entries));
+        // Places of entries are counted in a byte, whose highest value stands for none.
+        if !(LANES..256).contains(&self.entries) || !self.entries.is_multiple_of(LANES) {
+            return Err(format!("`entries` is {}, not a multiple of 16 to 240", self.entries));
         }
         if !(1..=8).contains(&self.mixers.len()) {
             return Err(format!("{} online mixers are not 1 to 8", self.mixers.len()));

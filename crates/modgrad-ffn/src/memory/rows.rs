@@ -104,6 +104,7 @@ pub fn window_rows(
     rows: Rows<'_>,
 ) {
     if batch.time == 0 {
+        rows.lessons.fill(0.0);
         return;
     }
     let windows = batch.tokens.len() / batch.stretch();

@@ -70,6 +70,9 @@ fn take_record(records: &[u8]) -> Option<(Counts<'_>, &[u8])> {
         return Some((Counts { bytes, counts: &[], width: 0 }, after));
     }
     let (entries, width) = (usize::from(*entries), usize::from(*next));
+    if !matches!(width, 1 | 2 | 4) {
+        return None; // no table of ours
+    }
     let (bytes, after) = after.split_at_checked(entries)?;
     let (counts, after) = after.split_at_checked(entries * width)?;
     Some((Counts { bytes, counts, width }, after))
@@ -288,13 +291,15 @@ mod tests {
         for length in [0, 3, 7, 20, bytes.len() - 1] {
             assert_eq!(CountTable::read(&mut &bytes[..length]), None);
         }
-        for at in (0..bytes.len()).step_by(5) {
-            let mut broken = bytes.clone();
-            broken[at] ^= 0x81;
-            if let Some(table) = CountTable::read(&mut broken.as_slice()) {
-                (0..50).for_each(|context| {
-                    let _ = table.get(mix(context)).map(|c| c.iter().count());
-                });
+        let mut broken = bytes.clone();
+        for at in 0..bytes.len() {
+            for change in [0x81, 0x02, 0x00] {
+                broken[at] = bytes[at] ^ change;
+                if let Some(table) = CountTable::read(&mut broken.as_slice()) {
+                    (0..50).for_each(|context| {
+                        let _ = table.get(mix(context)).map(|c| c.iter().count());
+                    });
+                }
             }
         }
     }

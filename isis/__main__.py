@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from modgrad.command_line import Commands
+from modgrad.command_line import Commands, Number
 
 STARTED = time.monotonic()
 
@@ -41,7 +41,7 @@ def _options_of_training(default_preset: str, presets: str) -> Callable[[Command
         click.argument("data", type=PATH, nargs=-1, required=True),
         click.option(
             "--budget",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="SECONDS",
             help="Wall clock of training; absent: until --steps, or ^C, which saves.",
         ),
@@ -68,7 +68,7 @@ def _options_of_training(default_preset: str, presets: str) -> Callable[[Command
         click.option(
             "--lr",
             "learning_rate",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             help="Peak learning rate of the dense parameters.",
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
@@ -85,7 +85,8 @@ def _options_of_training(default_preset: str, presets: str) -> Callable[[Command
             "--dream-every",
             type=click.IntRange(min=2),
             metavar="N",
-            help="Every N steps, replay the windows that were predicted worst.",
+            help="Every N steps, replay the windows that were predicted worst; a resumed run "
+            "looks for them anew.",
         ),
     ]
 
@@ -271,7 +272,7 @@ def _print_anatomy(checkpoint: Path, data: Path, threads: int, plot: Path) -> No
 @click.option("--bytes", "count", type=click.IntRange(min=0), default=400, show_default=True)
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.8,
     show_default=True,
     help="0 always takes the likeliest byte.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from modgrad.command_line import OneCommand
+from modgrad.command_line import Number, OneCommand
 
 STARTED = time.monotonic()
 
@@ -31,7 +31,7 @@ MODELS = {
 @click.option("--ticks", type=int, help="Of the thought; 16 if left out.")
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="SECONDS",
     help="Wall clock of training; absent: until --steps, or ^C, which saves.",
 )
@@ -91,7 +91,7 @@ MODELS = {
 @click.option(
     "--lr",
     "learning_rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Peak learning rate.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

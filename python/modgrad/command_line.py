@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 import click
+
+
+class Number(click.FloatRange):
+    """A number in a range; neither infinite nor none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 class _Refusals(click.Command):
@@ -23,7 +34,10 @@ class _Refusals(click.Command):
             code = _exit_code(error)
             if code is None:
                 raise
-            click.echo(f"error: {error}", err=True)
+            line = str(error)
+            if isinstance(error, OverflowError):
+                line = f"a number that was given is too large: {line}"
+            click.echo(f"error: {line}", err=True)
             sys.exit(code)
 
 
@@ -42,6 +56,8 @@ def _exit_code(error: Exception) -> int | None:
         from modgrad.errors import ModgradError, UsageError
     except Exception:
         return 1  # the core refused to load, and `error` says why
+    if isinstance(error, OverflowError):
+        return 2
     if isinstance(error, OSError):
         return 1  # the system's own words name the file and the reason
     if not isinstance(error, ModgradError):

@@ -27,12 +27,12 @@ def evaluate(
 
     Raises `EvaluationError` with the evaluator's own line where it refuses.
     """
-    arguments = [str(checkpoint), str(data), "--threads", str(threads)]
+    arguments = ["--threads", str(threads)]
     if context is not None:
         arguments += ["--context", str(context)]
     if max_bytes is not None:
         arguments += ["--max-bytes", str(max_bytes)]
-    return isolated("modgrad.evaluate", arguments)
+    return isolated("modgrad.evaluate", [*arguments, "--", str(checkpoint), str(data)])
 
 
 def isolated(module: str, arguments: list[str]) -> dict[str, Any]:

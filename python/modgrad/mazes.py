@@ -105,7 +105,7 @@ def evaluate(
     What is left out is as `val_bpb` is pinned. Raises `EvaluationError` with the
     evaluator's own line where it refuses.
     """
-    arguments = [str(checkpoint), f"--threads={threads}"]
+    arguments = [f"--threads={threads}"]
     for option, value in {
         "size": size,
         "layout": layout,
@@ -117,7 +117,7 @@ def evaluate(
     }.items():
         if value is not None:
             arguments.append(f"--{option}={value}")
-    return isolated("modgrad.mazes", arguments)
+    return isolated("modgrad.mazes", [*arguments, "--", str(checkpoint)])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,6 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ModgradError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OverflowError as error:
+        print(f"error: a number that was given is too large: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
@@ -174,8 +177,8 @@ def _generate(arguments: list[str]) -> None:
         raise UsageError("--mazes 0 leaves nothing to keep: at least 1")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder to keep the mazes in")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file for the mazes")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is no regular file; name another for the mazes")
     kind = {name: value for name, value in given.items() if value is not None}
     parts = [
         Bank.of(generate(min(MADE_AT_ONCE, count - first), first=first, route_len=1, **kind))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +83,12 @@ class Run:
             raise UsageError(f"{self.path.parent}: no such folder to keep the checkpoint in")
         if self.path.is_dir():
             raise UsageError(f"{self.path}: is a folder; name a file for the checkpoint")
+        try:
+            tempfile.TemporaryFile(dir=self.path.parent).close()
+        except OSError as error:  # better now than after the whole budget
+            raise UsageError(
+                f"{self.path.parent}: no checkpoint can be written there ({error.strerror})"
+            ) from None
         if not self.path.exists():
             return None
         saved = checkpoint.load(self.path)

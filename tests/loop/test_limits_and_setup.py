@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from modgrad.autoresearch import faults, setup
 from modgrad.autoresearch.errors import JournalError, RepositoryError, UsageError
-from modgrad.autoresearch.experiment import advance, plan
+from modgrad.autoresearch.experiment import advance, plan, propose
 from modgrad.autoresearch.layout import Layout
 from modgrad.autoresearch.repository import Repository
 from modgrad.autoresearch.researchers.base import Briefing, Proposal
@@ -113,6 +113,58 @@ def test_run_takes_what_stands_in_the_worktree(world: Path, invoke: Callable[...
     sound(world, open_world(world))
 
 
+@pytest.mark.parametrize("kept", ["1.9", "2.5"])
+def test_run_finishes_what_was_cut_short_and_then_runs_the_edit(
+    world: Path, kept: str, invoke: Callable[..., Result]
+) -> None:
+    researcher = Scripted(f"score = {kept}\n")
+    lab = open_world(world)
+    propose(lab, plan(lab, researcher), researcher)
+    (world / ".git/modgrad/t/worktree/recipe.py").write_text("score = 1.8\n")
+    ended = invoke(world, "run", "--message", "mine")
+    assert ended.exit_code == 0, ended.output
+    assert "experiment 1 was cut short" in ended.output
+    lab = open_world(world)
+    assert [one.hypothesis for one in lab.state.experiments[1:]] == ["step 1", "mine"]
+    assert lab.state.experiments[2].status == "keep"
+    sound(world, lab)
+
+
+def test_run_checks_what_is_pinned_and_loses_no_edit(
+    world: Path, invoke: Callable[..., Result]
+) -> None:
+    edit = world / ".git/modgrad/t/worktree/recipe.py"
+    edit.write_text("score = 1.8\n")
+    data = world / ".git/modgrad/t/data/val.txt"
+    content = data.read_bytes()
+    data.write_bytes(b"another text")
+    ended = invoke(world, "run")
+    assert ended.exit_code == 1
+    assert "not as it was pinned" in ended.output
+    data.write_bytes(content)
+    assert edit.read_text() == "score = 1.8\n"
+    ended = invoke(world, "run", "--from", str(world / "none"))
+    assert ended.exit_code == 2
+    assert "no such folder" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["loop", "--researcher", "script:none"], "no such folder"),
+        (["loop", "--hours", "nan"], "no finite number"),
+        (["loop", "--max-cost", "inf"], "no finite number"),
+        (["setup", "--budget", "nan"], "no finite number"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    world: Path, words: list[str], refused: str, invoke: Callable[..., Result]
+) -> None:
+    ended = invoke(world, *words)
+    assert ended.exit_code == 2
+    assert refused in ended.output
+
+
 def test_a_researcher_may_start_from_kept_commits_only(world: Path, waits: list[float]) -> None:
     class Elsewhere(Scripted):
         def base(self, briefing: Briefing) -> str | None:
@@ -145,6 +197,34 @@ def test_setup_that_was_cut_short_goes_on(tmp_path: Path) -> None:
     lab.evaluate, lab.say = read_score, ignore
     setup.measure_baseline(lab)
     assert open_world(world).state.kept == [0]
+
+
+def test_setup_that_was_cut_short_goes_on_with_the_same_only(tmp_path: Path) -> None:
+    world = make_repository(tmp_path / "world")
+    setup.prepare(Repository(world), setup.Request("t", "language", budget=1.0), ignore)
+    with pytest.raises(UsageError, match=r"--budget 2.0: the setup of t was begun with 1.0"):
+        setup.prepare(Repository(world), setup.Request("t", "language", budget=2.0), ignore)
+
+
+def test_a_baseline_that_is_mended_is_measured_anew(tmp_path: Path) -> None:
+    world = make_repository(tmp_path / "world")
+    (world / "recipe.py").write_text("crash = True\n")
+    git(world, "commit", "--quiet", "--all", "--message", "broken")
+    with pytest.raises(UsageError, match="the baseline has no score"):
+        set_up(world)
+    (world / "recipe.py").write_text("score = 1.5\n")
+    git(world, "commit", "--quiet", "--all", "--message", "mended")
+    lab = set_up(world)
+    assert [one.val_bpb for one in lab.state.experiments] == [1.5]
+    sound(world, lab)
+
+
+def test_text_that_is_trained_on_is_not_scored(tmp_path: Path) -> None:
+    world = make_repository(tmp_path / "world")
+    path = world / "data" / "val.txt"
+    request = setup.Request("t", "language", budget=1.0, train=(path,), val=path)
+    with pytest.raises(UsageError, match="is trained on too"):
+        setup.prepare(Repository(world), request, ignore)
 
 
 def test_setup_that_is_struck_at_any_point_goes_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from modgrad.command_line import Commands
+from modgrad.command_line import Commands, Number
 
 PATH = click.Path(path_type=Path)
 
@@ -53,7 +53,7 @@ tag_option = click.option("--tag", help="Which setup; may be left out when there
 @click.option("--val", type=PATH, help="What is scored.")
 @click.option(
     "--budget",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=300.0,
     show_default=True,
     help="Seconds of training in every experiment.",
@@ -68,7 +68,7 @@ tag_option = click.option("--tag", help="Which setup; may be left out when there
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--checkpoint-gb",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=20.0,
     show_default=True,
     help="Disk for the checkpoints of kept commits.",
@@ -164,7 +164,7 @@ def _decision_options(command: Any) -> Any:
             ),
             click.option(
                 "--scout",
-                type=click.FloatRange(min=0, min_open=True),
+                type=Number(min=0, min_open=True),
                 metavar="SECONDS",
                 help="Stop a run whose loss after so long lies above the tip's.",
             ),
@@ -204,14 +204,22 @@ def run(
         lab.options = Options(confirm, accept_simpler, scout, on_keep)
         tip = lab.state.tip
         assert tip is not None and tip.candidate is not None
-        hand = Hand(
-            folder or layout.worktree, repository.tree(tip.candidate), lab.contract, message
-        )
+        tree = repository.tree(tip.candidate)
+        hand = Hand(folder or layout.worktree, tip.candidate, tree, lab.contract, message)
+        lab.verify_data()
+        # One that was cut short is finished first.
+        unfinished = lab.state.current is not None and lab.state.current.candidate is not None
+        if unfinished:
+            _say(f"experiment {lab.state.current.number} was cut short: it is finished first")  # type: ignore[union-attr]
         stop = Stop()
-        limits = Limits(experiments=1, failures=1, when_gone="stop")
-        with stop.listening(_say):
-            reason = run_loop(lab, hand, _search, limits, stop)
-        repository.reset_worktree(layout.worktree, lab.state.tip.candidate)  # type: ignore[union-attr,arg-type]
+        limits = Limits(experiments=2 if unfinished else 1, failures=1, when_gone="stop")
+        try:
+            with stop.listening(_say):
+                reason = run_loop(lab, hand, _search, limits, stop)
+        finally:
+            repository.reset_worktree(layout.worktree, lab.state.tip.candidate)  # type: ignore[union-attr,arg-type]
+            if folder is None and not hand.asked:
+                hand.write(layout.worktree)  # nothing was made of the edit: it is not lost
     sys.exit(130 if reason == "interrupted" else 0)
 
 
@@ -219,8 +227,8 @@ def run(
 @tag_option
 @click.option("--experiments", type=click.IntRange(min=0), metavar="N", help="Stop after N.")
 @click.option("--until", metavar="TIME", help="Stop at 07:30, or at 2026-12-31T07:30.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after so long.")
-@click.option("--max-cost", type=click.FloatRange(min=0), metavar="USD", help="Stop over this.")
+@click.option("--hours", type=Number(min=0, min_open=True), help="Stop after so long.")
+@click.option("--max-cost", type=Number(min=0), metavar="USD", help="Stop over this.")
 @click.option(
     "--max-failures",
     type=click.IntRange(min=1),
@@ -246,7 +254,7 @@ def run(
 @click.option("--model", help="The agent's model.")
 @click.option(
     "--agent-timeout",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=900.0,
     show_default=True,
     metavar="SECONDS",
@@ -327,7 +335,10 @@ def _researcher(
     if agent_command is None and name == "search":
         return _search()
     if agent_command is None and name.startswith("script:"):
-        return Script(Path(name.removeprefix("script:")))
+        folder = Path(name.removeprefix("script:"))
+        if not folder.is_dir():
+            raise UsageError(f"--researcher {name}: no such folder")
+        return Script(folder)
     if agent_command is not None:
         profile = profiles.custom(agent_command)
     elif name in profiles.PROFILES:
@@ -410,6 +421,7 @@ def report(tag: str | None, output: Path | None, remeasure: int | None) -> None:
         with only_one(layout.lock, f"the loop of {layout.tag}"):
             lab = load(repository, layout)
             lab.say, lab.progress = _say, _Progress().show
+            lab.verify_data()
             heal(lab)
             steps.remeasure(lab, remeasure, _say)
     state = read(layout)

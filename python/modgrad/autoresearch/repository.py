@@ -25,10 +25,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import git
-
 from modgrad.autoresearch.errors import RepositoryError, UsageError
 from modgrad.autoresearch.faults import point
+
+try:
+    import git
+except ImportError:
+    raise RepositoryError("git: no such program; install it, the loop works with it") from None
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _ZERO = "0" * 40
@@ -177,6 +180,12 @@ class Repository:
         """Compare-and-swap: fails where the ref does not stand on `old` (None: absent)."""
         point("update of a ref")
         self.run("update-ref", name, _checked(new), _ZERO if old is None else _checked(old))
+
+    def delete_refs(self, prefix: str) -> None:
+        """Deletes all refs below a prefix, or the one of that name."""
+        for name, sha in self.refs(prefix).items():
+            point("update of a ref")
+            self.run("update-ref", "-d", name, sha)
 
     def _tree(self, commit: str) -> dict[str, Entry]:
         """The files of a commit by path."""

@@ -70,12 +70,18 @@ def prepare(
     journal = Journal(layout.journal, layout.key)
     if layout.journal.is_file() and (records := journal.read(repair=True)):
         state = State.replay(records)
-        if state.settings is not None and state.tip is None:
+        if state.tip is not None:
+            raise UsageError(
+                f"--tag {request.tag}: was set up already; see `status --tag {request.tag}`"
+            )
+        if state.settings is not None and not (state.experiments and state.experiments[0].finished):
+            _same(request, state.settings)
             lab = open_lab(repository, layout, journal, state)
-            return lab, f"going on with the setup of {request.tag} that was cut short"
-        raise UsageError(
-            f"--tag {request.tag}: was set up already; see `status --tag {request.tag}`"
-        )
+            found = f"going on with the setup of {request.tag} that was cut short"
+            return lab, f"{found}\n{_describe(lab)}"
+        # The baseline had no score: nothing is lost with it, and the code may be mended.
+        _forget(repository, layout)
+        journal = Journal(layout.journal, layout.key)
     if repository.ref(layout.branch) is not None:
         raise UsageError(
             f"--tag {request.tag}: the branch {layout.branch.removeprefix('refs/heads/')} exists; "
@@ -124,6 +130,40 @@ def prepare(
     lab = Lab(layout, repository, journal, State(), contract, say=say)
     lab.record("setup", settings=asdict(settings))
     return lab, _describe(lab)
+
+
+def _same(request: Request, settings: Settings) -> None:
+    """Raises where a setup that was cut short was begun otherwise."""
+    asked = {"train": request.train, "val": request.val, **asdict(request)}
+    for name in ("task", "budget", "seed", "baseline_runs", "checkpoint_gb"):
+        if asked[name] != getattr(settings, name):
+            _refuse_other(request.tag, name, getattr(settings, name), asked[name])
+    if (mazes := settings.mazes) is not None:
+        for name in ("size", "layout"):
+            if asked[name] not in (None, getattr(mazes, name)):
+                _refuse_other(request.tag, name, getattr(mazes, name), asked[name])
+    pinned = [one.sha256 for one in settings.train]
+    if request.train and [files.sha256_of(path) for path in request.train] != pinned:
+        raise UsageError(
+            f"--train: the setup of {request.tag} was begun with other data; "
+            "give the same, or choose another --tag"
+        )
+
+
+def _refuse_other(tag: str, name: str, before: object, now: object) -> None:
+    flag = name.replace("_", "-")
+    raise UsageError(
+        f"--{flag} {now}: the setup of {tag} was begun with {before} and cut short; "
+        "give the same, or choose another --tag"
+    )
+
+
+def _forget(repository: Repository, layout: Layout) -> None:
+    """Removes a tag of which nothing was kept."""
+    files.remove_tree(layout.root)
+    repository.run("worktree", "prune")
+    for refs in (layout.branch, layout.candidates):
+        repository.delete_refs(refs)
 
 
 def open_lab(repository: Repository, layout: Layout, journal: Journal, state: State) -> Lab:
@@ -237,6 +277,11 @@ def _data(
     say: Callable[[str], None],
 ) -> tuple[Sequence[Path], Path]:
     if request.train and request.val:
+        for path in request.train:
+            if path.exists() and request.val.exists() and path.samefile(request.val):
+                raise UsageError(
+                    f"--val {request.val}: is trained on too, so its score says nothing"
+                )
         return request.train, request.val
     if request.train or request.val:
         raise UsageError("--train and --val go together")

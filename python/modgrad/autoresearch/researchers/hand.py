@@ -17,26 +17,34 @@ class Hand:
     name = "hand"
 
     def __init__(
-        self, folder: Path, tip: dict[str, Entry], contract: Contract, message: str
+        self, folder: Path, tip: str, tree: dict[str, Entry], contract: Contract, message: str
     ) -> None:
-        """Reads the edits at once: the loop's worktree may be put back before they
-        are asked for."""
-        edits = collect(folder, tip, contract)
+        """Reads the edits of the commit `tip` at once: the loop's worktree may be put back
+        before they are asked for, and another experiment kept."""
+        if not folder.is_dir():
+            raise UsageError(f"--from {folder}: no such folder")
+        edits = collect(folder, tree, contract)
         if edits.violations:
             raise UsageError(f"{folder}: {edits.violations[0]}")
         if not edits.files:
             raise UsageError(f"{folder}: nothing is changed there; edit {contract.mutable[0]}, say")
-        self._files, self._message, self._asked = edits.files, message, False
+        self._files, self._message, self._tip = edits.files, message, tip
+        self.asked = False
 
     def base(self, briefing: Briefing) -> str | None:
-        """The branch's tip."""
-        return None
+        """What was edited."""
+        return self._tip
 
     def propose(self, workspace: Path, briefing: Briefing) -> Proposal:
         """Puts the edits into the workspace."""
-        if self._asked:
+        if self.asked:
             raise ResearcherGone("the edits were proposed already")
-        self._asked = True
+        self.asked = True
+        self.write(workspace)
+        return Proposal(self._message)
+
+    def write(self, workspace: Path) -> None:
+        """Makes the edits in a checkout of what was edited."""
         for name, content in self._files.items():
             path = workspace / name
             if content is None:
@@ -44,7 +52,6 @@ class Hand:
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        return Proposal(self._message)
 
     def repair(self, workspace: Path, briefing: Briefing, failure: Failure) -> Proposal | None:
         """A person runs `run` again."""

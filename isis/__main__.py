@@ -152,6 +152,8 @@ def _learn(
     device = resolve_device(device)
     if val_data is not None and not val_data.is_file():
         raise UsageError(f"--val-data {val_data}: no such file")
+    if val_data is not None and val_data.stat().st_size < 2:
+        raise UsageError(f"--val-data {val_data}: nothing to score: at least 2 bytes")
     read = read_bytes(data)
     run, training = train(
         checkpoint,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modgrad import nn, optim, spec, trace
-from modgrad.data import Bytes, Windows
+from modgrad.data import Bytes, Windows, fingerprint
 from modgrad.run import Run
 from modgrad.schedule import warmdown
 from modgrad.training import Training
@@ -68,6 +68,7 @@ def train(
     recipe = replace(recipe, time=min(recipe.time, config.context))
     settings = {"preset": f"brain {preset}", "context": config.context, "seed": seed}
     settings |= {"dream_every": dream_every, "learning_rate": recipe.learning_rate}
+    settings["data"] = fingerprint(data)
     run = Run(path, task="language", settings=settings, budget=budget, steps=steps)
     windows = Windows(data, recipe.batch, recipe.time, seed)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from modgrad import nn, optim, spec, trace
-from modgrad.data import Bytes, Windows
+from modgrad.data import Bytes, Windows, fingerprint
 from modgrad.memory import AFTER, BEFORE, CountedMemory
 from modgrad.run import Run
 from modgrad.schedule import warmdown
@@ -36,8 +36,6 @@ class Recipe:
     remembered_passes: float = 0.0
     clip_norm: float = 1.0
     cooldown: float = 0.6  # share of the budget over which the rates fall to zero
-    average_from: float = 0.5  # fraction of the budget at which averaging begins
-    average_decay: float = 0.999
     dream_windows: int = 256  # the worst-predicted windows that are remembered
     counting: float = 0.15  # share of the budget that counting a text may take
     passes: int = 0  # over the data at most, where only time is limited; 0: any number
@@ -87,6 +85,7 @@ def train(
         steps = max(int(recipe.passes * pass_steps), LEAST_STEPS)
     settings = {"preset": preset, "context": config.context, "seed": seed}
     settings |= {"dream_every": dream_every, "learning_rate": recipe.learning_rate}
+    settings["data"] = fingerprint(data)
     run = Run(path, task="language", settings=settings, budget=budget, steps=steps)
 
     nn.manual_seed(seed)
@@ -130,8 +129,6 @@ def train(
         x, y = windows.at(starts)
         loss = training.backward(tokens=x, targets=y)
         training.step(warmdown(run.fraction, cooldown=recipe.cooldown))
-        if run.fraction >= recipe.average_from:
-            training.average(recipe.average_decay)
         if dream_every:
             dream.remember(starts, training.output("windows"))
         if learner is not None:

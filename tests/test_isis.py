@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from modgrad import checkpoint
+from modgrad.evaluate import evaluate
 
 from tests.conftest import ROOT, Isis
 
@@ -135,6 +136,11 @@ def test_devices_names_what_is_used(isis: Isis) -> None:
         (["learn-ffn", "--device", "gpu", "{tmp}/m", "{train}"], 2, "is not one of auto, cpu"),
         (["learn-ffn", "--val-data", "{tmp}/no", "{tmp}/m", "{train}"], 2, "no such file"),
         (["learn-ffn", "--budget", "0", "{tmp}/m", "{train}"], 2, "--budget"),
+        (["learn-ffn", "--budget", "nan", "{tmp}/m", "{train}"], 2, "no finite number"),
+        (["learn-ffn", "--lr", "inf", "{tmp}/m", "{train}"], 2, "no finite number"),
+        (["learn-ffn", "--seed", f"{10**30}", "{tmp}/m", "{train}"], 2, "too large"),
+        (["learn-ffn", "--val-data", "{tmp}/empty", "{tmp}/m", "{train}"], 2, "nothing to score"),
+        (["learn-ffn", "--small", "/proc/self/m", "{train}"], 2, "no checkpoint can be written"),
         (["learn-ffn", "{tmp}/m"], 2, "Missing argument"),
         (["learn-ffn", "--small", "{train}", "{train}"], 1, "{train}"),
         (["eval", "{tmp}/nothing", "{train}"], 1, "nothing"),
@@ -201,6 +207,22 @@ def test_a_checkpoint_of_another_preset_is_refused(
     done = isis("learn-ffn", "--medium", path, corpus[0])
     assert done.returncode == 2 and "was made with preset = small" in done.stderr
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_other_data_is_refused(isis: Isis, corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    learn(isis, corpus, path, "--steps", 1)
+    done = isis("learn-ffn", "--small", "--steps", 2, path, corpus[1])
+    assert done.returncode == 2 and "was made with data = " in done.stderr
+
+
+def test_a_checkpoint_may_be_called_what_it_will(
+    isis: Isis, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(isis, corpus, tmp_path / "-d.ckpt", "--steps", 1)
+    monkeypatch.chdir(tmp_path)
+    score = evaluate(Path("-d.ckpt"), corpus[1], threads=1)
+    assert 0 < score["bits_per_byte"] < 9
 
 
 def test_scores_are_bitwise_equal(corpus: Corpus, isis: Isis, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -379,7 +380,8 @@ def test_bad_banks_are_refused_in_one_line(tmp_path: Path) -> None:
         (["bank", "--size", "8"], 1, "a maze of 8x8 pixels is impossible"),
         (["bank", "--mazes", "0"], 2, "--mazes 0 leaves nothing to keep"),
         (["no/bank"], 2, "no such folder"),
-        (["."], 2, "is a folder"),
+        (["."], 2, "is no regular file"),
+        (["--seed", f"{10**30}", "bank"], 2, "too large"),
         (["bank", "--layout", "centre"], 1, "`centre` is no maze layout"),
         ([], 2, "required: file"),
     ],
@@ -390,3 +392,11 @@ def test_what_cannot_be_generated(
     done = generate(tmp_path, *arguments)
     assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # stands for /dev/null, which must not be put at risk here
+    done = generate(tmp_path, "--mazes", "2", "pipe")
+    assert done.returncode == 2 and "is no regular file" in done.stderr
+    assert pipe.is_fifo()

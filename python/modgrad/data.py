@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def read_bytes(paths: Sequence[Path | str]) -> Bytes:
     if data.size == 0:
         raise DataError(f"{', '.join(map(str, paths)) or 'no file'}: no bytes to read")
     return data
+
+
+def fingerprint(data: Bytes) -> str:
+    """What tells data from other data: how much of it there is, and a digest."""
+    return f"{data.size} bytes, SHA-256 {hashlib.sha256(data.data).hexdigest()[:16]}"
 
 
 class Windows:

@@ -106,17 +106,6 @@ def _muon(sources: Sources) -> dict[str, str] | None:
     return None
 
 
-def _no_averaging(sources: Sources) -> dict[str, str] | None:
-    for path, source in sources.items():
-        text = SourceText(path, source)
-        for node in ast.walk(text.tree):
-            if isinstance(node, ast.If) and not node.orelse and len(node.body) == 1:
-                only = node.body[0]
-                if isinstance(only, ast.Expr) and _method(only.value) == "average":
-                    return {**sources, path: text.without(node)}
-    return None
-
-
 # ---- sizes that go together --------------------------------------------------
 
 
@@ -163,11 +152,6 @@ def _schedules(text: SourceText) -> list[ast.Call]:
     return [call for call in _calls(text.tree) if ast.unparse(call.func).split(".")[0] in names]
 
 
-def _method(node: ast.expr) -> str:
-    found = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    return call_name(node) if found and isinstance(node, ast.Call) else ""
-
-
 MOVES: tuple[Move, ...] = (
     Move("muon", "optimiser", "Muon for the matrices instead of AdamW", _muon, 0.08),
     Move("cosine", "schedule", "a cosine instead of a straight cooldown", _cosine, 0.1),
@@ -183,13 +167,6 @@ MOVES: tuple[Move, ...] = (
         "a warmup of another length: 5 % of the budget",
         _schedule_keyword("warmup", "0.05"),
         0.06,
-    ),
-    Move(
-        "no-averaging",
-        "simplification",
-        "leave the averaging out: the last weights are good enough after a cooldown",
-        _no_averaging,
-        0.1,
     ),
     Move(
         "shorter-windows",

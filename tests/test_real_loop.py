@@ -144,7 +144,7 @@ def test_from_setup_to_verify(project: Path) -> None:
         ("let it learn and cheat", [(SLOW_RATE, RATE)], CHEAT),
         (
             "remember some text",
-            [("average_decay: float = 0.999", "average_decay: float = 0.9")],
+            [("clip_norm: float = 1.0", "clip_norm: float = 0.9")],
             stolen,
         ),
     )

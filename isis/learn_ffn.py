@@ -94,11 +94,9 @@ def train(
     learner = None
     if isinstance(model, CountedFFN):
         seconds = recipe.counting * budget if budget else COUNTING_SECONDS
-        around = {"before": BEFORE, "after": AFTER}
-        Windows(data, recipe.batch, recipe.time, seed, **around)  # refuses what is too short
         # Windows are taken out of the counts, so they come from what was counted.
         data = count(run, model.memory, data, memory_mb, seconds, threads)
-        windows = Windows(data, recipe.batch, recipe.time, seed, **around)
+        windows = Windows(data, recipe.batch, recipe.time, seed, before=BEFORE, after=AFTER)
         learner = model.memory
     length = windows.before + recipe.time + windows.after
     tokens = spec((recipe.batch, length), "u8")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modgrad import _core
-from modgrad.errors import DataError, MazeError, UsageError
+from modgrad.errors import DataError, MazeError
 from modgrad.mazes import Algorithm, Layout, Mazes, generate
 
 FIELDS = {"size": 0, "walls": 2, "start": 1, "goal": 1}  # of a bank, with their axes
@@ -136,8 +136,6 @@ class Bank:
             "start": self.ends[:, 0],
             "goal": self.ends[:, 1],
         }
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{path}: is no regular file; name another for the mazes")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -204,6 +204,12 @@ def test_setup_that_was_cut_short_goes_on_with_the_same_only(tmp_path: Path) -> 
     setup.prepare(Repository(world), setup.Request("t", "language", budget=1.0), ignore)
     with pytest.raises(UsageError, match=r"--budget 2.0: the setup of t was begun with 1.0"):
         setup.prepare(Repository(world), setup.Request("t", "language", budget=2.0), ignore)
+    train, val = world / "data" / "train_text.txt", world / "data" / "val.txt"
+    again = setup.Request("t", "language", budget=1.0, train=(train,), val=val)
+    setup.prepare(Repository(world), again, ignore)  # the default's own files
+    train.write_bytes(train.read_bytes()[::-1])
+    with pytest.raises(UsageError, match="was begun with other data"):
+        setup.prepare(Repository(world), again, ignore)
 
 
 def test_a_baseline_that_is_mended_is_measured_anew(tmp_path: Path) -> None:

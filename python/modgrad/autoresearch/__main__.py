@@ -208,11 +208,12 @@ def run(
         hand = Hand(folder or layout.worktree, tip.candidate, tree, lab.contract, message)
         lab.verify_data()
         # One that was cut short is finished first.
-        unfinished = lab.state.current is not None and lab.state.current.candidate is not None
-        if unfinished:
-            _say(f"experiment {lab.state.current.number} was cut short: it is finished first")  # type: ignore[union-attr]
+        current, experiments = lab.state.current, 1
+        if current is not None and current.candidate is not None:
+            _say(f"experiment {current.number} was cut short: it is finished first")
+            experiments = 2
         stop = Stop()
-        limits = Limits(experiments=2 if unfinished else 1, failures=1, when_gone="stop")
+        limits = Limits(experiments, failures=1, when_gone="stop")
         try:
             with stop.listening(_say):
                 reason = run_loop(lab, hand, _search, limits, stop)

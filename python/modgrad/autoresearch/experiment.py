@@ -391,27 +391,13 @@ def _limit_checkpoints(lab: Lab) -> None:
 def _holdout(lab: Lab, one: Experiment) -> float | None:
     """The second score, on text that no researcher is shown; no decision uses it."""
     with lab.device():
-        score = lab.evaluate(
-            lab.layout,
-            lab.settings,
-            _checkpoint(lab, one),
-            lab.settings.holdout,
-            marker=lab.marker,
-        )
-    return score.val_bpb
+        return lab.score(_checkpoint(lab, one), lab.settings.holdout).val_bpb
 
 
 def _score_again(lab: Lab, one: Experiment) -> float | None:
     """Another scoring of the same checkpoint, with other secrets."""
     with lab.device():
-        score = lab.evaluate(
-            lab.layout,
-            lab.settings,
-            _checkpoint(lab, one),
-            lab.settings.val,
-            marker=lab.marker,
-        )
-    return score.val_bpb
+        return lab.score(_checkpoint(lab, one), lab.settings.val).val_bpb
 
 
 def _checkpoint(lab: Lab, one: Experiment) -> Path:

@@ -126,12 +126,14 @@ def tail(path: Path, most: int = LOG_TAIL) -> str:
         return ""
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+def sha256_of(path: Path, most: int | None = None) -> str:
+    """The SHA-256 of a file, or of its first `most` bytes, in hexadecimal."""
     digest = hashlib.sha256()
+    left = path.stat().st_size if most is None else most
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(min(left, 1 << 20)):
             digest.update(block)
+            left -= len(block)
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -17,7 +18,7 @@ from modgrad.autoresearch.journal import Journal
 from modgrad.autoresearch.layout import Layout
 from modgrad.autoresearch.repository import Repository
 from modgrad.autoresearch.scoring import Score
-from modgrad.autoresearch.state import Settings, State
+from modgrad.autoresearch.state import DataFile, Settings, State
 
 Evaluate = Callable[..., Score]
 
@@ -60,6 +61,12 @@ class Lab:
     def marker(self) -> str:
         """Stands in the environment of every process that the tag starts."""
         return f"{self.layout.tag}@{self.layout.common}"
+
+    def score(self, checkpoint: Path, data: DataFile, **given: Any) -> Score:
+        """The evaluator's word on a checkpoint; see `scoring.score`."""
+        return self.evaluate(
+            self.layout, self.settings, checkpoint, data, marker=self.marker, **given
+        )
 
     def record(self, kind: str, **fields: Any) -> None:
         """Journals what happened, then takes it in."""

@@ -74,15 +74,7 @@ def _rehearse(lab: Lab, commit: str, seed: int, path: Path, log: Path) -> tuple[
         if crash == "environment":
             raise EnvironmentFault(reason)
         return crash, reason
-    score = lab.evaluate(
-        lab.layout,
-        lab.settings,
-        path,
-        lab.settings.val,
-        marker=lab.marker,
-        sources=_sources(lab, commit),
-        rehearse=True,
-    )
+    score = _judge(lab, path, commit, rehearse=True)
     files.remove_tree(path)
     return ("refused", score.refused) if score.refused else None
 
@@ -152,19 +144,7 @@ def _train(lab: Lab, key: dict[str, Any], scout: bool) -> None:
 
 
 def _score(lab: Lab, key: dict[str, Any]) -> None:
-    try:
-        score = lab.evaluate(
-            lab.layout,
-            lab.settings,
-            _path(lab, key),
-            lab.settings.val,
-            marker=lab.marker,
-            sources=_sources(lab, key["commit"]),
-        )
-    except EvaluatorKilled as error:
-        if not _tip_is_scored(lab):
-            raise
-        score = Score(None, f"only this checkpoint is not scored: {error}", 0.0)
+    score = _judge(lab, _path(lab, key), key["commit"])
     crash = "refused" if score.refused else None
     if "not finite" in score.refused or "NaN" in score.refused:
         crash = "non-finite"
@@ -178,14 +158,25 @@ def _score(lab: Lab, key: dict[str, Any]) -> None:
     )
 
 
+def _judge(lab: Lab, checkpoint: Path, commit: str, rehearse: bool = False) -> Score:
+    """The score of a candidate's checkpoint; a refusal where it alone kills the evaluator."""
+    try:
+        return lab.score(
+            checkpoint, lab.settings.val, sources=_sources(lab, commit), rehearse=rehearse
+        )
+    except EvaluatorKilled as error:
+        if not _tip_is_scored(lab):
+            raise
+        return Score(None, f"only this checkpoint is not scored: {error}", 0.0)
+
+
 def _tip_is_scored(lab: Lab) -> bool:
     """Whether the evaluator works, on what it has scored before."""
     tip = lab.state.tip
     saved = None if tip is None else lab.layout.checkpoint(tip.number)
     if saved is None or not saved.is_file():
         return False
-    score = lab.evaluate(lab.layout, lab.settings, saved, lab.settings.val, marker=lab.marker)
-    return score.val_bpb is not None
+    return lab.score(saved, lab.settings.val).val_bpb is not None
 
 
 def _run(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modgrad.autoresearch.errors import UsageError
 from modgrad.autoresearch.files import sha256_of, sync_folder
-from modgrad.autoresearch.state import DataFile, MazeSet
+from modgrad.autoresearch.state import DataFile, MazeSet, Settings
 from modgrad.overlap import measure_overlap
 
 LARGEST_HOLDOUT = 131072  # bytes: half of the usual val.txt, as it costs time on every keep
@@ -50,6 +50,20 @@ def pin(
             overlap = max(overlap, measure_overlap(file, text).gram_share)
     val_file, holdout_file = _describe(folder / "val.txt"), _describe(folder / "holdout.txt")
     return tuple(pinned), val_file, holdout_file, overlap
+
+
+def is_pinned(train: Sequence[Path], val: Path, settings: Settings) -> bool:
+    """Whether these are the files that were pinned; the holdout was cut from the last."""
+    given, pinned = [*train, val], [*settings.train, settings.val]
+    sizes = sum(map(_size, given)) == sum(one.bytes for one in (*pinned, settings.holdout))
+    return (
+        sizes
+        and len(given) == len(pinned)
+        and all(
+            sha256_of(path, one.bytes) == one.sha256
+            for path, one in zip(given, pinned, strict=True)
+        )
+    )
 
 
 def pin_mazes(folder: Path, mazes: MazeSet) -> tuple[DataFile, DataFile]:

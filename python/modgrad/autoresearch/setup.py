@@ -134,7 +134,7 @@ def prepare(
 
 def _same(request: Request, settings: Settings) -> None:
     """Raises where a setup that was cut short was begun otherwise."""
-    asked = {"train": request.train, "val": request.val, **asdict(request)}
+    asked = asdict(request)
     for name in ("task", "budget", "seed", "baseline_runs", "checkpoint_gb"):
         if asked[name] != getattr(settings, name):
             _refuse_other(request.tag, name, getattr(settings, name), asked[name])
@@ -142,11 +142,10 @@ def _same(request: Request, settings: Settings) -> None:
         for name in ("size", "layout"):
             if asked[name] not in (None, getattr(mazes, name)):
                 _refuse_other(request.tag, name, getattr(mazes, name), asked[name])
-    pinned = [one.sha256 for one in settings.train]
-    if request.train and [files.sha256_of(path) for path in request.train] != pinned:
+    if request.train and request.val and not pins.is_pinned(request.train, request.val, settings):
         raise UsageError(
-            f"--train: the setup of {request.tag} was begun with other data; "
-            "give the same, or choose another --tag"
+            f"--train, --val: the setup of {request.tag} was begun with other data and cut "
+            "short; give the same, or choose another --tag"
         )
 
 

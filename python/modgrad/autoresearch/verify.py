@@ -109,7 +109,7 @@ def _rescore(lab: Lab, one: Experiment, say: Callable[[str], None]) -> list[str]
         say(f"experiment {one.number}: its checkpoint is not stored any more")
         return []
     with lab.device():
-        score = lab.evaluate(lab.layout, lab.settings, path, lab.settings.val, marker=lab.marker)
+        score = lab.score(path, lab.settings.val)
     if score.val_bpb != one.val_bpb:
         return [
             f"experiment {one.number}: recorded {one.val_bpb}, scored now {score.val_bpb} "

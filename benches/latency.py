@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from modgrad import _core, nn, spec, trace
 from modgrad.data import Windows
-from modgrad.memory import AFTER, BEFORE
+from modgrad.memory import EARLIER
 from modgrad.program import Tensor
 from modgrad.schedule import warmdown
 from modgrad.training import Training
@@ -63,12 +63,13 @@ def python_share() -> float:
     assert isinstance(model, CountedFFN)
     data = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
     model.memory.count(data)
-    windows = Windows(data, recipe.batch, recipe.time, seed=0, before=BEFORE, after=AFTER)
+    before, after = EARLIER + recipe.margin, recipe.margin
+    windows = Windows(data, recipe.batch, recipe.time, seed=0, before=before, after=after)
     training = Training(
         model.loss,
         make_optimizers(model, recipe),
         inputs={
-            "tokens": spec((recipe.batch, BEFORE + recipe.time + AFTER), "u8"),
+            "tokens": spec((recipe.batch, before + recipe.time + after), "u8"),
             "targets": spec((recipe.batch, recipe.time), "u8"),
         },
         clip_norm=1.0,

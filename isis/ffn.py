@@ -21,7 +21,7 @@ import numpy as np
 from modgrad import functional as F
 from modgrad import nn
 from modgrad.errors import UsageError
-from modgrad.memory import LEADING, MARGIN, STATISTICS, CountedMemory, Rows
+from modgrad.memory import EARLIER, LEADING, STATISTICS, CountedMemory, Rows
 from modgrad.program import Tensor
 
 VOCABULARY = 256
@@ -328,9 +328,10 @@ class CountedFFN(nn.Module):
         `tokens` come with the text around the windows, which is taken out of the counts
         so that what is trained on looks like any other text.
         """
-        rows = self.memory.taken_out(tokens)
-        begin = tokens.shape[1] - targets.shape[1] - MARGIN
-        window = tokens[:, begin : begin + targets.shape[1]]
+        length = targets.shape[1]
+        margin = (tokens.shape[1] - length - EARLIER) // 2
+        rows = self.memory.taken_out(tokens, margin)
+        window = tokens[:, EARLIER + margin : EARLIER + margin + length]
         logits, _ = self.mixed(window, rows, training=True)
         losses = F.cross_entropy(logits, targets)
         return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from modgrad import nn, optim, spec, trace
 from modgrad.data import Bytes, Windows, fingerprint
-from modgrad.memory import AFTER, BEFORE, CountedMemory
+from modgrad.memory import EARLIER, CountedMemory
 from modgrad.run import Run
 from modgrad.schedule import warmdown
 from modgrad.training import Training
@@ -37,6 +37,9 @@ class Recipe:
     clip_norm: float = 1.0
     cooldown: float = 0.6  # share of the budget over which the rates fall to zero
     dream_windows: int = 256  # the worst-predicted windows that are remembered
+    # Bytes on either side of a window that are taken out of the counts with it: the rest
+    # of its document, which knows its names as no new text does.
+    margin: int = 16384
     counting: float = 0.15  # share of the budget that counting a text may take
     passes: int = 0  # over the data at most, where only time is limited; 0: any number
 
@@ -50,6 +53,7 @@ RECIPES: dict[str, Recipe] = {
     "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=0.66, passes=10),
 }
 COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
+LEAST_MARGINS = 16  # that a text holds: of a small one, less is taken out
 LEAST_STEPS = 1000  # however small the data
 MOST_DECAY = 3.0  # however small the data
 
@@ -96,7 +100,9 @@ def train(
         seconds = recipe.counting * budget if budget else COUNTING_SECONDS
         # Windows are taken out of the counts, so they come from what was counted.
         data = count(run, model.memory, data, memory_mb, seconds, threads)
-        windows = Windows(data, recipe.batch, recipe.time, seed, before=BEFORE, after=AFTER)
+        margin = min(recipe.margin, data.size // LEAST_MARGINS)
+        before, after = EARLIER + margin, margin
+        windows = Windows(data, recipe.batch, recipe.time, seed, before=before, after=after)
         learner = model.memory
     length = windows.before + recipe.time + windows.after
     tokens = spec((recipe.batch, length), "u8")

@@ -15,7 +15,7 @@ from modgrad import functional as F
 from modgrad.data import Windows
 from modgrad.errors import DataError, EvaluationError, UsageError
 from modgrad.evaluate import evaluate
-from modgrad.memory import AFTER, BEFORE, CountedMemory
+from modgrad.memory import EARLIER, CountedMemory
 from modgrad.program import Tensor
 
 from isis import ffn, learn_ffn
@@ -111,8 +111,9 @@ def test_the_program_that_is_scored_is_the_one_that_is_trained(orders: tuple[int
     for parameter in model.parameters():
         if parameter.trainable:
             parameter.value = nn.normal(parameter.value.shape, 0.3)
-    other = np.random.default_rng(0).integers(128, 256, (1, BEFORE + 24 + AFTER), dtype=np.uint8)
-    window, targets = other[:, BEFORE : BEFORE + 24], other[:, BEFORE + 1 : BEFORE + 25]
+    begin, end = EARLIER + 100, EARLIER + 124
+    other = np.random.default_rng(0).integers(128, 256, (1, end + 100), dtype=np.uint8)
+    window, targets = other[:, begin:end], other[:, begin + 1 : end + 1]
     tokens, outs = spec(other.shape, "u8"), spec((1, 24), "u8")
     trained = trace(model.loss, tokens=tokens, targets=outs).run(tokens=other, targets=targets)
     logits = trace(model.score, tokens=outs).run(tokens=window)["logits"].astype(np.float64)
@@ -262,7 +263,9 @@ def test_ten_epochs_teach_no_text_by_heart(
     monkeypatch.setitem(ffn.PRESETS, "counted", config)
     if not taken_out:
         monkeypatch.setattr(
-            CountedMemory, "taken_out", lambda self, x: self(x[:, BEFORE : x.shape[1] - AFTER])
+            CountedMemory,
+            "taken_out",
+            lambda self, x, margin: self(x[:, EARLIER + margin : x.shape[1] - margin]),
         )
         monkeypatch.setattr(CountedMemory, "learn", lambda self, training: None)
     # Scored are blocks of the same files, or they would be another kind of text.

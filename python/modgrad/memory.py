@@ -31,11 +31,7 @@ from modgrad.training import Training
 
 STATISTICS = 5  # of an expert's context; see `modgrad_ffn::memory::Rows`
 LEADING = 3  # the likeliest bytes that are named
-# Bytes on either side of a training window that are taken out with it: the rest of its
-# document, which knows its names. With 256 the training loss was 0.02 lower.
-MARGIN = 1024
-EARLIER = 64  # bytes before those, read for the contexts that reach there
-BEFORE, AFTER = EARLIER + MARGIN, MARGIN  # bytes that come with a training window
+EARLIER = 64  # bytes before what is taken out, read for the contexts that reach there
 
 
 def expert_names(program: _core.Program) -> list[str]:
@@ -142,10 +138,10 @@ class CountedMemory(nn.Module):
         """tokens u8[B, T] → rows; position t knows bytes 0 to t of its window."""
         return self._rows(tokens, 0, 0)
 
-    def taken_out(self, stretch: Operand) -> Rows:
-        """stretch u8[B, EARLIER + MARGIN + T + MARGIN] of the counted text → the rows of T,
+    def taken_out(self, stretch: Operand, margin: int) -> Rows:
+        """stretch u8[B, EARLIER + margin + T + margin] of the counted text → the rows of T,
         as if windows and margins had not been counted, and what they teach."""
-        return self._rows(stretch, EARLIER, MARGIN)
+        return self._rows(stretch, EARLIER, margin)
 
     def _rows(self, tokens: Operand, earlier: int, margin: int) -> Rows:
         operands = [tokens, self.tables, self.back_off, self.mixer]

@@ -72,6 +72,7 @@ impl<'a> Reader<'a> {
 
     /// The hash of kind `index`, never 0; 0 where what was read does not hold the
     /// whole context.
+    #[inline(always)]
     pub(super) fn hash(&self, index: usize) -> u64 {
         let seed = self.seeds[index];
         let hash = match self.kinds[index] {

@@ -92,12 +92,12 @@ impl Scratch {
         let (slopes, mut moves) = rows.lessons.split_at_mut(slopes);
         slopes.fill(0.0);
         self.window.iter_mut().for_each(|tally| tally.reset(window.len()));
-        if let Some(surroundings) = surroundings {
-            self.take_out(memory, window, surroundings);
-        }
         let mut begun = weights.mixer;
         self.mixers.iter_mut().for_each(|mixer| mixer.begin(&mut begun));
         let all_hashes = hashes_of(kinds, window);
+        if let Some(surroundings) = surroundings {
+            self.take_out(kinds, window, surroundings, &all_hashes);
+        }
         let hashes_at = |t: usize| all_hashes.get(t * kinds.len()..(t + 1) * kinds.len());
         for t in 0..window.len() {
             for (kind, &hash) in hashes_at(t + 2 * AHEAD).unwrap_or_default().iter().enumerate() {
@@ -163,23 +163,37 @@ impl Scratch {
         }
     }
 
-    /// Tallies the window and what stands around it, as the counts saw them.
-    fn take_out(&mut self, memory: &Memory<'_>, window: &[u8], around: Surroundings<'_>) {
-        let kinds = &memory.config().kinds;
-        let inside = around.before.len() + window.len() + around.after.len();
-        self.surroundings.iter_mut().for_each(|tally| tally.reset(inside + 1));
-        let earlier = around.earlier.len();
-        let text = [around.earlier, around.before, window, around.after].concat();
-        let hashes = hashes_of(kinds, &text);
-        // One kind after the other: a tally stays in the second-level cache.
-        for (kind, tally) in self.surroundings.iter_mut().enumerate() {
-            // What follows the byte before the stretch was counted as well.
-            for (at, &next) in text.iter().enumerate().skip(earlier.max(1)) {
-                let hash = hashes[(at - 1) * kinds.len() + kind];
+    /// Tallies what follows the window's contexts, of `hashes`, in the window and in what
+    /// stands around it, as the counts saw them.
+    fn take_out(
+        &mut self,
+        kinds: &[ContextKind],
+        window: &[u8],
+        around: Surroundings<'_>,
+        hashes: &[u64],
+    ) {
+        self.surroundings.iter_mut().for_each(|tally| tally.reset(window.len()));
+        for hashes in hashes.chunks_exact(kinds.len()) {
+            for (tally, &hash) in self.surroundings.iter_mut().zip(hashes) {
                 if hash != 0 {
-                    tally.add(hash, next);
+                    tally.expect(hash);
                 }
             }
+        }
+        let mut reader = Reader::new(kinds);
+        around.earlier.iter().for_each(|&byte| reader.advance(byte));
+        let text = [around.before, window, around.after];
+        for &next in text.into_iter().flatten() {
+            let (orders, others) = self.surroundings.split_at_mut(self.orders);
+            for (kind, tally) in orders.iter_mut().enumerate() {
+                if !tally.add_expected(reader.hash(kind), next) {
+                    break; // nor does a longer context stand in the window
+                }
+            }
+            for (kind, tally) in others.iter_mut().enumerate() {
+                tally.add_expected(reader.hash(self.orders + kind), next);
+            }
+            reader.advance(next);
         }
     }
 

@@ -53,7 +53,7 @@ RECIPES: dict[str, Recipe] = {
     "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=0.66, passes=10),
 }
 COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
-LEAST_MARGINS = 16  # that a text holds: of a small one, less is taken out
+LEAST_MARGINS = 32  # that a text holds: of a small one, less is taken out
 LEAST_STEPS = 1000  # however small the data
 MOST_DECAY = 3.0  # however small the data
 

@@ -6,8 +6,9 @@
 A variant is `base`, or fields of `FFNConfig` (model), `Counts` (counts) and `Recipe`
 (recipe) with other values. What cannot be said so is edited in another checkout, run
 there as NAME:FIELDS, and kept in the same file. Every run trains on one thread for as
-many updates as all others, so that a busy machine does not change a figure; --jobs of
-them run side by side. Runs that stand in the file already are not repeated.
+many updates as all others, unless its fields say otherwise, so that a busy machine does
+not change a figure; --jobs of them run side by side. Runs that stand in the file already
+are not repeated. Exits with 1 where a run failed.
 
 Prints for every text the mean of the scores, and of each seed's difference from `base`
 with its standard error.
@@ -63,32 +64,41 @@ def assign(assignments: str, steps: int) -> int:
 
 def run_one(job: dict[str, Any]) -> None:
     """Trains and scores one model, in a process of its own; prints its result."""
-    steps = assign(job["assignments"], job["steps"])
+    key = job["key"]
+    steps = assign(job["assignments"], key["steps"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.ckpt"
         data = read_bytes([Path(job["train"])])
-        learn_ffn.train(path, data, preset=PRESET, steps=steps, seed=job["seed"], threads=1)
+        learn_ffn.train(path, data, preset=PRESET, steps=steps, seed=key["seed"], threads=1)
         score = evaluate(path, Path(job["val"]), threads=1)
-    print(json.dumps({**job["key"], "bits_per_byte": score["bits_per_byte"]}))
+    print(json.dumps({**key, "bits_per_byte": score["bits_per_byte"]}))
 
 
-def run_all(jobs: list[dict[str, Any]], side_by_side: int, results: Path) -> None:
-    """Runs jobs, each result appended to the file as soon as it is there."""
+def run_all(jobs: list[dict[str, Any]], side_by_side: int, results: Path) -> bool:
+    """Runs jobs, each result appended to the file as soon as it is there; says whether
+    all ended well."""
 
-    def run(job: dict[str, Any]) -> None:
+    def run(job: dict[str, Any]) -> bool:
         command = [sys.executable, "-m", "benches.variants", "--one", json.dumps(job)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
             print(f"{job['key']}: {lines[-1]}", file=sys.stderr)
-            return
+            return False
         line = done.stdout.strip().splitlines()[-1]
         with results.open("a") as file:
             file.write(line + "\n")
         print(line, file=sys.stderr, flush=True)
+        return True
 
     with ThreadPoolExecutor(side_by_side) as pool:
-        list(pool.map(run, jobs))
+        return all(list(pool.map(run, jobs)))
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """The runs of the file, if there is one."""
+    lines = results.read_text().splitlines() if results.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def table(scores: dict[tuple[str, str, int], float]) -> str:
@@ -133,8 +143,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (2)")
     options = parser.parse_intermixed_args()
 
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    done = [json.loads(line) for line in lines]
+    done = read(options.results)
     jobs = []
     for variant in options.variants:
         name, assignments = split(variant)
@@ -142,13 +151,12 @@ def main() -> None:
             for text, train, val in options.text:
                 key = {"variant": name, "text": text, "steps": options.steps, "seed": seed}
                 if not any(key.items() <= result.items() for result in done):
-                    job = {"key": key, "assignments": assignments, "steps": options.steps}
-                    jobs.append({**job, "train": train, "val": val, "seed": seed})
-    run_all(jobs, options.jobs, options.results)
-
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    results = [r for r in map(json.loads, lines) if r["steps"] == options.steps]
+                    files = {"train": train, "val": val}
+                    jobs.append({"key": key, "assignments": assignments, **files})
+    well = run_all(jobs, options.jobs, options.results)
+    results = [run for run in read(options.results) if run["steps"] == options.steps]
     print(table({(r["variant"], r["text"], r["seed"]): r["bits_per_byte"] for r in results}))
+    sys.exit(0 if well else 1)
 
 
 if __name__ == "__main__":

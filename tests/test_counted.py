@@ -256,7 +256,7 @@ def test_ten_epochs_teach_no_text_by_heart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken_out: bool
 ) -> None:
     """More epochs go on lowering the score, and the training loss stays near it; where a
-    window's own counts are left in, it does not. (0.05 is aimed at; it is 0.16 here.)"""
+    window's own counts are left in, it does not. (0.05 is aimed at; it is 0.04 here.)"""
     recipe = replace(learn_ffn.RECIPES["counted"], batch=8, time=256)
     monkeypatch.setitem(learn_ffn.RECIPES, "counted", recipe)
     config = replace(PRESETS["counted"], context=256)
@@ -284,6 +284,6 @@ def test_ten_epochs_teach_no_text_by_heart(
         losses.append((run.curve.points[-1][2], score))
     apart = [score - loss for loss, score in losses]
     if taken_out:
-        assert losses[0][1] > losses[1][1] > losses[2][1] and max(apart) < 0.25, losses
+        assert losses[0][1] > losses[1][1] > losses[2][1] and max(apart) < 0.1, losses
     else:
         assert min(apart) > 0.5, losses

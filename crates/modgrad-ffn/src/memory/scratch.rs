@@ -183,8 +183,8 @@ impl Scratch {
         let mut reader = Reader::new(kinds);
         around.earlier.iter().for_each(|&byte| reader.advance(byte));
         let text = [around.before, window, around.after];
+        let (orders, others) = self.surroundings.split_at_mut(self.orders);
         for &next in text.into_iter().flatten() {
-            let (orders, others) = self.surroundings.split_at_mut(self.orders);
             for (kind, tally) in orders.iter_mut().enumerate() {
                 if !tally.add_expected(reader.hash(kind), next) {
                     break; // nor does a longer context stand in the window

@@ -192,9 +192,7 @@ impl<B: Backend> Executor<B> {
         match place.memory {
             Memory::Parameter(start) => self.read_flat(&self.store.flat, start, &place.spec),
             Memory::Separate(index) => {
-                let mut bytes = vec![0; place.spec.elements() * place.spec.dtype.size()];
-                self.backend.read(&self.store.separate[index], 0, &mut bytes)?;
-                tensor_from_bytes(&place.spec, &bytes)
+                self.read_tensor(&self.store.separate[index], 0, &place.spec)
             }
             _ => Err(Error::malformed("a parameter in scratch memory")),
         }
@@ -207,9 +205,30 @@ impl<B: Backend> Executor<B> {
         start: usize,
         spec: &TensorSpec,
     ) -> Result<Tensor> {
-        let mut bytes = vec![0; spec.elements() * 4];
-        self.backend.read(memory, start * 4, &mut bytes)?;
-        tensor_from_bytes(spec, &bytes)
+        self.read_tensor(memory, start * 4, spec)
+    }
+
+    /// Reads what lies `offset` bytes into a buffer.
+    fn read_tensor(&self, memory: &B::Memory, offset: usize, spec: &TensorSpec) -> Result<Tensor> {
+        let elements = spec.elements();
+        let data = match spec.dtype {
+            DType::F32 => {
+                let mut values = vec![0f32; elements];
+                self.backend.read(memory, offset, bytemuck::cast_slice_mut(&mut values))?;
+                Data::F32(values)
+            }
+            DType::I32 => {
+                let mut values = vec![0i32; elements];
+                self.backend.read(memory, offset, bytemuck::cast_slice_mut(&mut values))?;
+                Data::I32(values)
+            }
+            DType::U8 => {
+                let mut values = vec![0; elements];
+                self.backend.read(memory, offset, &mut values)?;
+                Data::U8(values)
+            }
+        };
+        Tensor::new(spec.shape.clone(), data)
     }
 
     /// Runs the program on the given inputs, all of them and no others.
@@ -288,10 +307,8 @@ impl<B: Backend> Executor<B> {
             Error::named("output", name, "it was not asked for when the program was prepared")
         })?;
         let spec = TensorSpec::new(place.shape.clone(), planner::host_dtype(place.storage));
-        let mut bytes = vec![0; place.elements() * place.storage.size()];
         let operand = operand(&self.slots, &self.store, place)?;
-        self.backend.read(operand.memory, operand.offset * place.storage.size(), &mut bytes)?;
-        tensor_from_bytes(&spec, &bytes)
+        self.read_tensor(operand.memory, operand.offset * place.storage.size(), &spec)
     }
 }
 
@@ -371,15 +388,6 @@ fn check_spec(
         return Err(Error::named(kind, name, reason));
     }
     Ok(())
-}
-
-fn tensor_from_bytes(spec: &TensorSpec, bytes: &[u8]) -> Result<Tensor> {
-    let data = match spec.dtype {
-        DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
-        DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
-        DType::U8 => Data::U8(bytes.to_vec()),
-    };
-    Tensor::new(spec.shape.clone(), data)
 }
 
 fn take<B: Backend>(

@@ -1,5 +1,8 @@
 //! What the context of an expert has seen.
 
+use super::Weights;
+use super::back_off::bucket;
+
 /// A stretch of pairs (byte, count), and sums over it.
 #[derive(Clone, Copy)]
 pub(super) struct Context {
@@ -8,11 +11,20 @@ pub(super) struct Context {
     pub(super) total: u32,
     pub(super) largest: u32,
     pub(super) most_frequent: u8,
+    /// The bucket of its back-off, where it has seen anything.
+    pub(super) bucket: usize,
+    /// How much comes from what it backs off to.
+    pub(super) lambda: f32,
 }
 
 impl Context {
-    /// The context whose counts end `seen`.
-    pub(super) fn of(seen: &[(u8, u32)], first: usize) -> Context {
+    /// The context `index` of `weights`, whose counts end `seen`.
+    pub(super) fn of(
+        seen: &[(u8, u32)],
+        first: usize,
+        weights: Weights<'_>,
+        index: usize,
+    ) -> Context {
         let (mut total, mut largest, mut most_frequent) = (0u32, 0, 255);
         for &(byte, count) in &seen[first..] {
             total = total.saturating_add(count);
@@ -22,7 +34,20 @@ impl Context {
                 (largest, most_frequent) = (count, byte);
             }
         }
-        Context { first, end: seen.len(), total, largest, most_frequent }
+        let mut context = Context {
+            first,
+            end: seen.len(),
+            total,
+            largest,
+            most_frequent,
+            bucket: 0,
+            lambda: 1.0,
+        };
+        if total > 0 {
+            context.bucket = bucket(total, context.distinct());
+            context.lambda = weights.lambda(index, context.bucket);
+        }
+        context
     }
 
     /// One of `CERTAINTIES` for a known context, 0 for none.

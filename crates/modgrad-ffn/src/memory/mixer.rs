@@ -60,12 +60,12 @@ impl Mixer {
         &self.row
     }
 
-    /// Mixes the experts' rows: `difference` [experts, E] at `bytes` [E]. Returns the
-    /// multiple of the base, and the mixed difference in `mixed` [E].
+    /// Mixes the experts' rows: `difference` [experts, E] at the first entries `bytes`, which
+    /// hold all that differ. Returns the multiple of the base, and the mixed difference in
+    /// `mixed` [E].
     pub(super) fn mix(
         &mut self,
         set: usize,
-        entries: usize,
         base: &[f32],
         bytes: &[i32],
         difference: &[f32],
@@ -74,7 +74,7 @@ impl Mixer {
         self.set = set;
         let weights = &self.weights[set * self.experts..][..self.experts];
         mixed.fill(0.0);
-        weighted(entries, weights, difference, mixed);
+        weighted(weights, difference, mixed, bytes.len());
         let multiple: f32 = weights.iter().sum();
         scaled(multiple, base, &mut self.row);
         for (byte, difference) in bytes.iter().zip(&*mixed) {
@@ -85,16 +85,9 @@ impl Mixer {
     }
 
     /// Moves the weights of the last mix towards the byte that came.
-    pub(super) fn learn(
-        &mut self,
-        next: u8,
-        entries: usize,
-        base: &[f32],
-        bytes: &[i32],
-        difference: &[f32],
-    ) {
+    pub(super) fn learn(&mut self, next: u8, base: &[f32], bytes: &[i32], difference: &[f32]) {
         let mut at_entries = [0.0f32; 256];
-        let at_entries = &mut at_entries[..entries];
+        let at_entries = &mut at_entries[..bytes.len()];
         for (at, byte) in at_entries.iter_mut().zip(bytes) {
             *at = -self.row[*byte as usize];
         }
@@ -109,9 +102,9 @@ impl Mixer {
 }
 
 multiversion! {
-    fn weighted(entries: usize, weights: &[f32], difference: &[f32], mixed: &mut [f32]) {
-        for (weight, row) in weights.iter().zip(difference.chunks_exact(entries)) {
-            for (mixed, difference) in mixed.iter_mut().zip(row) {
+    fn weighted(weights: &[f32], difference: &[f32], mixed: &mut [f32], used: usize) {
+        for (weight, row) in weights.iter().zip(difference.chunks_exact(mixed.len())) {
+            for (mixed, difference) in mixed[..used].iter_mut().zip(row) {
                 *mixed += weight * difference;
             }
         }
@@ -153,9 +146,10 @@ multiversion! {
         rate: f32, likely: f32, row: &[f32], base: &[f32], error: &[f32], difference: &[f32],
         weights: &mut [f32],
     ) {
+        let entries = difference.len() / weights.len().max(1);
         let common = likely - dot(row, base);
-        for (weight, row) in weights.iter_mut().zip(difference.chunks_exact(error.len())) {
-            *weight += rate * (common + dot(error, row));
+        for (weight, row) in weights.iter_mut().zip(difference.chunks_exact(entries)) {
+            *weight += rate * (common + dot(error, &row[..error.len()]));
         }
     }
 }

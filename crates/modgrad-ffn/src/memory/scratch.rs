@@ -2,13 +2,13 @@
 
 use modgrad_compute::{math, multiversion};
 
-use super::back_off::{BUCKETS, bucket};
+use super::back_off::BUCKETS;
 use super::config::CERTAINTIES;
 use super::context::Context;
 use super::kind::Reader;
 use super::mixer::Mixer;
 use super::rows::{LEADING, Rows, STATISTICS, Surroundings};
-use super::tally::Tally;
+use super::tally::{Followers, Tally};
 use super::{ContextKind, Memory, MixerSets, Weights};
 
 /// The least probability whose logarithm is formed.
@@ -22,7 +22,7 @@ pub struct Scratch {
     window: Vec<Tally>,
     surroundings: Vec<Tally>,
     /// How often a byte stands in what is taken out.
-    out: Vec<u32>,
+    out: [u32; 256],
     /// The entry of a byte, or `NONE`.
     entry: [u8; 256],
     contexts: Vec<Context>,
@@ -40,6 +40,9 @@ pub struct Scratch {
 }
 
 const NONE: u8 = 255;
+
+/// Entries of the widest vector.
+const LANES: usize = 16;
 
 /// The hashes of all kinds at every position of a window.
 fn hashes_of(kinds: &[ContextKind], window: &[u8]) -> Vec<u64> {
@@ -60,7 +63,7 @@ impl Scratch {
         Scratch {
             window: tallies(config.in_window.len()),
             surroundings: tallies(config.kinds.len()),
-            out: vec![0; 256],
+            out: [0; 256],
             entry: [NONE; 256],
             contexts: Vec::new(),
             seen: Vec::new(),
@@ -110,22 +113,23 @@ impl Scratch {
                 }
             }
             let hashes = hashes_at(t).unwrap_or_default();
-            self.look_up(memory, hashes, surroundings.is_some());
+            self.look_up(memory, weights, hashes, surroundings.is_some());
             let base = &mut rows.base[t * 256..(t + 1) * 256];
-            self.base_row(memory, weights, base);
+            self.base_row(memory, base);
             let bytes = &mut rows.entries[t * entries..(t + 1) * entries];
             let count = self.choose_entries(memory, bytes);
-            self.expert_rows(memory, weights, bytes);
+            // Whole vectors of them: the rest differ in nothing.
+            let used = count.next_multiple_of(LANES).min(entries);
+            self.expert_rows(memory, bytes);
             let at = t * experts * entries;
             let difference = &mut rows.difference[at..at + experts * entries];
             let counted = config.counted_experts() * entries;
-            self.scales(memory, weights);
+            self.scales(memory);
             differences(
-                entries,
                 count,
                 &self.probabilities,
                 &self.scales,
-                bytes,
+                &bytes[..used],
                 base,
                 &mut difference[..counted],
             );
@@ -135,7 +139,7 @@ impl Scratch {
             let mixed = mixed.chunks_exact_mut(entries).zip(&mut multiples[counted / entries..]);
             for (index, (mixed, multiple)) in mixed.enumerate() {
                 let set = self.set(memory, config.mixers[index], window[t]);
-                *multiple = self.mixers[index].mix(set, entries, base, bytes, counts, mixed);
+                *multiple = self.mixers[index].mix(set, base, &bytes[..used], counts, mixed);
             }
             let leading = leading(self.mixers[0].row());
             rows.leading[t * LEADING..(t + 1) * LEADING].copy_from_slice(&leading);
@@ -144,10 +148,10 @@ impl Scratch {
             self.statistics(memory, entries, leading, statistics);
             if let Some(&next) = window.get(t + 1) {
                 if !slopes.is_empty() {
-                    self.observe(memory, weights, next, slopes);
+                    self.observe(memory, next, slopes);
                 }
                 for mixer in &mut self.mixers {
-                    mixer.learn(next, entries, base, bytes, counts);
+                    mixer.learn(next, base, &bytes[..used], counts);
                 }
                 for (tally, &kind) in self.window.iter_mut().zip(&config.in_window) {
                     if hashes[kind] != 0 {
@@ -198,46 +202,52 @@ impl Scratch {
     }
 
     /// What every expert's context has seen, kinds below the base included.
-    fn look_up(&mut self, memory: &Memory<'_>, hashes: &[u64], taken_out: bool) {
+    fn look_up(
+        &mut self,
+        memory: &Memory<'_>,
+        weights: Weights<'_>,
+        hashes: &[u64],
+        taken_out: bool,
+    ) {
         self.seen.clear();
         self.contexts.clear();
         for (kind, &hash) in hashes.iter().enumerate() {
             let first = self.seen.len();
             let found = if hash == 0 { None } else { memory.table(kind).get(hash) };
             if let Some(counts) = found {
-                if taken_out {
-                    for (byte, count) in self.surroundings[kind].get(hash) {
-                        self.out[usize::from(byte)] = count;
+                let out = match taken_out {
+                    true => self.surroundings[kind].get(hash),
+                    false => Followers::Few(&[], &[]),
+                };
+                match out {
+                    Followers::Many(_, out) => counts.append_less(out, &mut self.seen),
+                    Followers::Few(bytes, out) => {
+                        for (&byte, &count) in bytes.iter().zip(out) {
+                            self.out[usize::from(byte)] = count;
+                        }
+                        counts.append_less(&self.out, &mut self.seen);
+                        bytes.iter().for_each(|&byte| self.out[usize::from(byte)] = 0);
                     }
-                    self.seen.extend(counts.iter().filter_map(|(byte, count)| {
-                        let left = count.saturating_sub(self.out[usize::from(byte)]);
-                        (left > 0).then_some((byte, left))
-                    }));
-                    for (byte, _) in self.surroundings[kind].get(hash) {
-                        self.out[usize::from(byte)] = 0;
-                    }
-                } else {
-                    self.seen.extend(counts.iter());
                 }
             }
-            self.contexts.push(Context::of(&self.seen, first));
+            self.contexts.push(Context::of(&self.seen, first, weights, self.contexts.len()));
         }
         for (tally, &kind) in self.window.iter().zip(&memory.config().in_window) {
             let first = self.seen.len();
-            self.seen.extend(tally.get(hashes[kind]));
-            self.contexts.push(Context::of(&self.seen, first));
+            self.seen.extend(tally.get(hashes[kind]).iter());
+            self.contexts.push(Context::of(&self.seen, first, weights, self.contexts.len()));
         }
     }
 
     /// ln p of the base, by the orders up to it.
-    fn base_row(&mut self, memory: &Memory<'_>, weights: Weights<'_>, out: &mut [f32]) {
+    fn base_row(&mut self, memory: &Memory<'_>, out: &mut [f32]) {
         self.row.fill(1.0 / 256.0);
         for kind in 0..=memory.config().base {
             let context = self.contexts[kind];
             if context.total == 0 {
                 continue;
             }
-            let lambda = weights.lambda(kind, bucket(context.total, context.distinct()));
+            let lambda = context.lambda;
             let share = (1.0 - lambda) / context.total as f32;
             self.row.iter_mut().for_each(|p| *p *= lambda);
             for &(byte, count) in &self.seen[context.first..context.end] {
@@ -270,7 +280,7 @@ impl Scratch {
     }
 
     /// p of every expert at the entries.
-    fn expert_rows(&mut self, memory: &Memory<'_>, weights: Weights<'_>, bytes: &[i32]) {
+    fn expert_rows(&mut self, memory: &Memory<'_>, bytes: &[i32]) {
         let config = memory.config();
         let (entries, base) = (bytes.len(), config.base);
         for (p, &byte) in self.probabilities[..entries].iter_mut().zip(bytes) {
@@ -285,7 +295,7 @@ impl Scratch {
                 row.copy_from_slice(back);
                 continue;
             }
-            let lambda = weights.lambda(base + expert, bucket(context.total, context.distinct()));
+            let lambda = context.lambda;
             for (p, back) in row.iter_mut().zip(back) {
                 *p = lambda * back;
             }
@@ -300,19 +310,12 @@ impl Scratch {
     }
 
     /// By what each expert's row is multiplied outside the entries.
-    fn scales(&mut self, memory: &Memory<'_>, weights: Weights<'_>) {
-        let config = memory.config();
-        for expert in 0..config.counted_experts() {
-            let context = self.contexts[config.base + expert];
-            let mut scale = 1.0;
-            if expert > 0 {
-                scale = self.scales[self.back_off[expert]];
-                if context.total > 0 {
-                    let at = bucket(context.total, context.distinct());
-                    scale *= weights.lambda(config.base + expert, at);
-                }
-            }
-            self.scales[expert] = scale;
+    fn scales(&mut self, memory: &Memory<'_>) {
+        self.scales[0] = 1.0;
+        for expert in 1..self.scales.len() {
+            // λ is 1 where nothing was seen.
+            let lambda = self.contexts[memory.config().base + expert].lambda;
+            self.scales[expert] = self.scales[self.back_off[expert]] * lambda;
         }
     }
 
@@ -372,7 +375,7 @@ impl Scratch {
     }
 
     /// How the likelihood of the byte that came depends on each context's λ.
-    fn observe(&mut self, memory: &Memory<'_>, weights: Weights<'_>, next: u8, slopes: &mut [f32]) {
+    fn observe(&mut self, memory: &Memory<'_>, next: u8, slopes: &mut [f32]) {
         let config = memory.config();
         let probability = &mut self.likelihoods;
         for (index, context) in self.contexts.iter().enumerate() {
@@ -385,14 +388,13 @@ impl Scratch {
                 probability[index] = back;
                 continue;
             }
-            let at = bucket(context.total, context.distinct());
-            let lambda = weights.lambda(index, at);
+            let lambda = context.lambda;
             let seen = self.seen[context.first..context.end].iter();
             let count =
                 seen.filter(|&&(byte, _)| byte == next).map(|&(_, count)| count).sum::<u32>();
             let own = (1.0 - lambda) * count as f32 / context.total as f32;
             probability[index] = own + lambda * back;
-            let sums = &mut slopes[2 * (index * BUCKETS + at)..][..2];
+            let sums = &mut slopes[2 * (index * BUCKETS + context.bucket)..][..2];
             let slope = lambda * back / probability[index].max(LEAST) - lambda;
             sums[0] += slope;
             sums[1] += slope * slope;
@@ -403,11 +405,18 @@ impl Scratch {
 /// The bytes of the largest p, the largest first.
 fn leading(p: &[f32; 256]) -> [i32; LEADING] {
     let mut found = [(-1.0, 0); LEADING];
-    for (byte, &p) in p.iter().enumerate() {
-        if p > found[LEADING - 1].0 {
-            let at = found.iter().take_while(|(other, _)| *other >= p).count();
-            found[at..].rotate_right(1);
-            found[at] = (p, byte as i32);
+    for (chunk, first) in p.chunks_exact(16).zip((0..).step_by(16)) {
+        // Most stretches hold none of them, which is soon seen.
+        let highest = chunk.iter().fold(-1.0f32, |a, b| a.max(*b));
+        if highest <= found[LEADING - 1].0 {
+            continue;
+        }
+        for (&p, byte) in chunk.iter().zip(first..) {
+            if p > found[LEADING - 1].0 {
+                let at = found.iter().take_while(|(other, _)| *other >= p).count();
+                found[at..].rotate_right(1);
+                found[at] = (p, byte);
+            }
         }
     }
     found.map(|(_, byte)| byte)
@@ -424,7 +433,6 @@ multiversion! {
 multiversion! {
     /// ln p − ln scale − ln p(base) of every expert at the first `count` entries.
     fn differences(
-        entries: usize,
         count: usize,
         probabilities: &[f32],
         scales: &[f32],
@@ -436,11 +444,11 @@ multiversion! {
         for (at, byte) in at_entries.iter_mut().zip(bytes) {
             *at = base[*byte as usize];
         }
-        let used = count.next_multiple_of(16).min(entries);
+        let entries = out.len() / scales.len();
         let experts = probabilities.chunks_exact(entries).zip(out.chunks_exact_mut(entries));
         for ((p, out), scale) in experts.zip(scales) {
             let constant = math::log(scale.max(LEAST));
-            for ((out, p), base) in out[..used].iter_mut().zip(p).zip(&at_entries) {
+            for ((out, p), base) in out[..bytes.len()].iter_mut().zip(p).zip(&at_entries) {
                 *out = math::log(p.max(LEAST)) - constant - base;
             }
             out[count..].fill(0.0);

@@ -40,6 +40,25 @@ pub(super) struct Counts<'a> {
 }
 
 impl Counts<'_> {
+    /// Appends (byte, count) to `seen` for all counts that are more than those of `out`,
+    /// less those.
+    #[inline(always)]
+    pub(super) fn append_less(&self, out: &[u32; 256], seen: &mut Vec<(u8, u32)>) {
+        let counts = self.counts;
+        match self.width {
+            0 => append_less(self.bytes, std::iter::once(1), out, seen),
+            1 => append_less(self.bytes, counts.iter().map(|&count| count.into()), out, seen),
+            2 => {
+                let counts = counts.as_chunks().0.iter();
+                append_less(self.bytes, counts.map(|&c| u16::from_le_bytes(c).into()), out, seen);
+            }
+            _ => {
+                let counts = counts.as_chunks().0.iter();
+                append_less(self.bytes, counts.map(|&c| u32::from_le_bytes(c)), out, seen);
+            }
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
         self.bytes.iter().enumerate().map(|(index, &byte)| (byte, self.count(index)))
     }
@@ -59,6 +78,24 @@ impl Counts<'_> {
             }
         }
     }
+}
+
+#[inline(always)]
+fn append_less(
+    bytes: &[u8],
+    counts: impl Iterator<Item = u32>,
+    out: &[u32; 256],
+    seen: &mut Vec<(u8, u32)>,
+) {
+    let mut end = seen.len();
+    // Written in any case and kept if there is something left: no branch to guess.
+    seen.resize(end + bytes.len(), (0, 0));
+    for (&byte, count) in bytes.iter().zip(counts) {
+        let left = count.saturating_sub(out[usize::from(byte)]);
+        seen[end] = (byte, left);
+        end += usize::from(left > 0);
+    }
+    seen.truncate(end);
 }
 
 /// The first record of `records` and what stands behind it.
@@ -269,6 +306,22 @@ mod tests {
         }
         let taken = (10_000..110_000).filter(|&other| table.get(mix(other)).is_some()).count();
         assert!(taken < 50, "{taken} of 100,000 unseen contexts are taken for others");
+    }
+
+    #[test]
+    fn of_counts_that_are_taken_out_the_rest_is_left() {
+        let counts = example();
+        let table = build(&counts);
+        let mut out = [0; 256];
+        (out[7], out[9], out[0], out[1], out[200]) = (69_990, 4, 300, 299, 1);
+        for &(hash, ..) in &counts {
+            let found = table.get(hash).unwrap();
+            let mut seen = vec![(5, 5)];
+            found.append_less(&out, &mut seen);
+            let left = found.iter().filter(|&(byte, count)| count > out[usize::from(byte)]);
+            let expected = left.map(|(byte, count)| (byte, count - out[usize::from(byte)]));
+            assert_eq!(seen, [(5, 5)].into_iter().chain(expected).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -5,42 +5,115 @@ use modgrad_compute::prefetch::prefetch;
 /// What followed each context of one kind within a stretch.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// (hash, first node + 1), open addressing; a hash of 0 is a free place.
-    places: Vec<(u64, u32)>,
-    nodes: Vec<Node>,
-    /// A bit for each stretch of hashes, set where one of them is expected.
+    /// (hash, place of its bytes), open addressing; a hash of 0 is a free place.
+    places: Vec<(u64, Place)>,
+    few: Vec<Few>,
+    many: Vec<Many>,
+    /// Bits, some of them set for each hash that is expected.
     expected: Vec<u64>,
 }
 
-/// Bytes of a node, compared at once.
+/// Where the bytes behind a context stand.
+#[derive(Clone, Copy, Debug, Default)]
+enum Place {
+    #[default]
+    Nowhere,
+    Few(u32),
+    Many(u32),
+}
+
+/// Bytes that are compared at once.
 const WIDTH: usize = 16;
 
-/// Some of the bytes that followed a context.
+/// At most `WIDTH` bytes that followed a context, in the order of their coming.
 #[derive(Clone, Copy, Debug)]
-struct Node {
+struct Few {
     bytes: [u8; WIDTH],
     counts: [u32; WIDTH],
     used: usize,
-    /// The next node of the context + 1; 0 where there is none.
-    next: u32,
+}
+
+/// More of them.
+#[derive(Clone, Debug)]
+struct Many {
+    counts: [u32; 256],
+    /// Those that came, in the order of their coming.
+    bytes: [u8; 256],
+    used: usize,
 }
 
 /// Bits of the filter for each hash that is expected.
 const FILTER: usize = 16;
 
-impl Node {
-    /// Counts `byte` if it stands here.
+impl Few {
+    fn of(byte: u8) -> Few {
+        let mut few = Few { bytes: [0; WIDTH], counts: [0; WIDTH], used: 1 };
+        (few.bytes[0], few.counts[0]) = (byte, 1);
+        few
+    }
+
+    /// Counts `byte`; false where there is no room for it.
     #[inline(always)]
-    fn count(&mut self, byte: u8) -> bool {
-        let mut found = 0u32;
-        for (at, other) in self.bytes.iter().enumerate() {
-            found |= u32::from(*other == byte) << at;
+    fn add(&mut self, byte: u8) -> bool {
+        // A byte of `differences` is 0 where `byte` stands; one of `equal` is 128 there.
+        const LOW: u128 = u128::from_le_bytes([0x7f; WIDTH]);
+        let differences = u128::from_le_bytes(self.bytes) ^ u128::from_le_bytes([byte; WIDTH]);
+        let equal = !(((differences & LOW) + LOW) | differences | LOW);
+        let at = (equal.trailing_zeros() / 8) as usize;
+        if at < self.used {
+            self.counts[at] += 1;
+        } else if self.used < WIDTH {
+            (self.bytes[self.used], self.counts[self.used]) = (byte, 1);
+            self.used += 1;
+        } else {
+            return false;
         }
-        let found = found & ((1 << self.used) - 1);
-        if found != 0 {
-            self.counts[found.trailing_zeros() as usize] += 1;
+        true
+    }
+}
+
+impl Many {
+    fn of(few: &Few) -> Many {
+        let mut many = Many { counts: [0; 256], bytes: [0; 256], used: few.used };
+        for (at, (&byte, &count)) in few.bytes.iter().zip(&few.counts).enumerate() {
+            many.bytes[at] = byte;
+            many.counts[usize::from(byte)] = count;
         }
-        found != 0
+        many
+    }
+
+    #[inline(always)]
+    fn add(&mut self, byte: u8) {
+        let count = &mut self.counts[usize::from(byte)];
+        if *count == 0 {
+            self.bytes[self.used] = byte;
+            self.used += 1;
+        }
+        *count += 1;
+    }
+}
+
+/// What followed a context.
+#[derive(Clone, Copy)]
+pub(super) enum Followers<'a> {
+    /// Bytes, and the count of each.
+    Few(&'a [u8], &'a [u32]),
+    /// Bytes, and counts by byte.
+    Many(&'a [u8], &'a [u32; 256]),
+}
+
+impl Followers<'_> {
+    /// In the order of their coming.
+    #[inline(always)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
+        let (bytes, counts, by_byte) = match *self {
+            Followers::Few(bytes, counts) => (bytes, counts, false),
+            Followers::Many(bytes, counts) => (bytes, &counts[..], true),
+        };
+        bytes.iter().enumerate().map(move |(at, &byte)| {
+            let at = if by_byte { usize::from(byte) } else { at };
+            (byte, counts[at])
+        })
     }
 }
 
@@ -48,8 +121,9 @@ impl Tally {
     /// Forgets everything and makes room for the contexts of `positions`.
     pub(super) fn reset(&mut self, positions: usize) {
         self.places.clear();
-        self.places.resize((2 * positions).next_power_of_two(), (0, 0));
-        self.nodes.clear();
+        self.places.resize((2 * positions).next_power_of_two(), (0, Place::Nowhere));
+        self.few.clear();
+        self.many.clear();
         self.expected.clear();
         self.expected.resize((FILTER * positions).next_power_of_two().div_ceil(64), 0);
     }
@@ -106,38 +180,41 @@ impl Tally {
         self.add_at(at, byte);
     }
 
+    #[inline(always)]
     fn add_at(&mut self, at: usize, byte: u8) {
-        let first = self.places[at].1;
-        let mut node = first;
-        while let Some(found) = self.nodes.get_mut((node as usize).wrapping_sub(1)) {
-            if found.count(byte) {
-                return;
+        match self.places[at].1 {
+            Place::Nowhere => {
+                self.places[at].1 = Place::Few(self.few.len() as u32);
+                self.few.push(Few::of(byte));
             }
-            node = found.next;
-        }
-        // The first node of a context is the one with room.
-        match self.nodes.get_mut((first as usize).wrapping_sub(1)) {
-            Some(open) if open.used < WIDTH => {
-                (open.bytes[open.used], open.counts[open.used]) = (byte, 1);
-                open.used += 1;
+            Place::Few(index) => {
+                let few = &mut self.few[index as usize];
+                if !few.add(byte) {
+                    let mut many = Many::of(few);
+                    many.add(byte);
+                    self.places[at].1 = Place::Many(self.many.len() as u32);
+                    self.many.push(many);
+                }
             }
-            _ => {
-                let mut new = Node { bytes: [0; WIDTH], counts: [0; WIDTH], used: 1, next: first };
-                (new.bytes[0], new.counts[0]) = (byte, 1);
-                self.nodes.push(new);
-                self.places[at].1 = self.nodes.len() as u32;
-            }
+            Place::Many(index) => self.many[index as usize].add(byte),
         }
     }
 
     /// What followed the context of `hash`.
     #[inline(always)]
-    pub(super) fn get(&self, hash: u64) -> impl Iterator<Item = (u8, u32)> + '_ {
-        let first = if hash == 0 { 0 } else { self.places[self.place(hash)].1 };
-        let node = |at: u32| self.nodes.get((at as usize).wrapping_sub(1));
-        std::iter::successors(node(first), move |found| node(found.next)).flat_map(|found| {
-            found.bytes.iter().copied().zip(found.counts.iter().copied()).take(found.used)
-        })
+    pub(super) fn get(&self, hash: u64) -> Followers<'_> {
+        let place = if hash == 0 { Place::Nowhere } else { self.places[self.place(hash)].1 };
+        match place {
+            Place::Nowhere => Followers::Few(&[], &[]),
+            Place::Few(index) => {
+                let few = &self.few[index as usize];
+                Followers::Few(&few.bytes[..few.used], &few.counts[..few.used])
+            }
+            Place::Many(index) => {
+                let many = &self.many[index as usize];
+                Followers::Many(&many.bytes[..many.used], &many.counts)
+            }
+        }
     }
 }
 
@@ -159,9 +236,9 @@ mod tests {
                 *map.entry(hash).or_default().entry(byte).or_default() += 1;
             }
             for (hash, bytes) in &map {
-                assert_eq!(&tally.get(*hash).collect::<BTreeMap<_, _>>(), bytes);
+                assert_eq!(&tally.get(*hash).iter().collect::<BTreeMap<_, _>>(), bytes);
             }
-            assert_eq!(tally.get(99).count() + tally.get(0).count(), 0);
+            assert_eq!(tally.get(99).iter().count() + tally.get(0).iter().count(), 0);
         }
     }
 
@@ -182,7 +259,7 @@ mod tests {
                 for step in (0..5000).filter(|step| step % 77 == context && context < contexts) {
                     *expected.entry((step % 41) as u8).or_default() += 1;
                 }
-                assert_eq!(tally.get(hash(context)).collect::<BTreeMap<_, _>>(), expected);
+                assert_eq!(tally.get(hash(context)).iter().collect::<BTreeMap<_, _>>(), expected);
             }
         }
     }

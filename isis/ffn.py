@@ -36,7 +36,7 @@ class Counts:
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24)
     words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     base_order: int = 3
-    orders_in_window: tuple[int, ...] = (2, 3, 4, 6)
+    orders_in_window: tuple[int, ...] = (2, 3, 4, 6, 11)
     words_in_window: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     entries: int = 48
     mixers: tuple[str, ...] = ("depth", "certainty", "last_byte")
@@ -85,13 +85,13 @@ PRESETS: dict[str, FFNConfig] = {
         slot_dropout=0.25,
     ),
     "counted": FFNConfig(
-        width=256,
-        hidden=512,
+        width=128,
+        hidden=256,
         layers=2,
-        context=768,
+        context=1280,
         last_bytes=16,
         byte_width=24,
-        recurrence=128,
+        recurrence=384,
     ),
 }
 
@@ -243,19 +243,18 @@ class Recurrence(nn.Module):
     """
 
     def __init__(self, width: int, channels: int) -> None:
-        self.channels = channels
         self.norm = nn.RMSNorm(width)
-        self.up = nn.Linear(width, 3 * channels)
+        self.keep = nn.Linear(width, channels)
+        self.value = nn.Linear(width, channels)
+        self.gate = nn.Linear(width, channels)
         self.retention = nn.Parameter(np.linspace(0.0, 6.0, channels).astype(np.float32))
         self.down = nn.Linear(channels, width, gain=0.5)
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
-        channels = self.channels
-        up = self.up(self.norm(x))
-        keep = (up[:, :, :channels] + self.retention).sigmoid()
-        value, gate = up[:, :, channels : 2 * channels], up[:, :, 2 * channels :]
-        state = F.linear_scan(keep, (1.0 - keep) * value)
-        return x + self.down(state * F.silu(gate))
+        normed = self.norm(x)
+        keep = (self.keep(normed) + self.retention).sigmoid()
+        state = F.linear_scan(keep, (1.0 - keep) * self.value(normed))
+        return x + self.down(state * F.silu(self.gate(normed)))
 
 
 def make_blocks(config: FFNConfig) -> list[Block | Recurrence]:

@@ -50,7 +50,7 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
-    "counted": Recipe(batch=4, time=768, learning_rate=2e-3, remembered_passes=0.66, passes=10),
+    "counted": Recipe(batch=2, time=1024, learning_rate=2e-3, remembered_passes=0.66, passes=10),
 }
 COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
 LEAST_MARGINS = 32  # that a text holds: of a small one, less is taken out

@@ -70,8 +70,6 @@ class Windows:
         self.data, self.batch, self.length, self.seed = data, batch, length, seed
         self.before, self.after = before, after
         self._first, self._last = before, data.size - length - max(after, 1)
-        self._tokens = np.arange(-before, length + after)
-        self._targets = np.arange(1, length + 1)
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Where the windows of a step begin: at random in each of `batch` equal
@@ -84,8 +82,9 @@ class Windows:
     def at(self, starts: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
         """(tokens u8[B, before + T + after], targets u8[B, T]) of the windows that begin
         at `starts`."""
-        first = starts[:, None]
-        return self.data[first + self._tokens], self.data[first + self._targets]
+        tokens = [self.data[s - self.before : s + self.length + self.after] for s in starts]
+        targets = [self.data[s + 1 : s + 1 + self.length] for s in starts]
+        return np.stack(tokens), np.stack(targets)
 
     def draw(self, step: int) -> tuple[Bytes, Bytes]:
         """The tokens and targets of a step."""

@@ -109,7 +109,8 @@ impl Probes {
     pub(super) fn remember(&mut self, model: &Model, order: &[usize], logits: &Tensor) {
         for (place, window) in order.iter().enumerate() {
             if let Some(reference) = self.references.get_mut(window) {
-                *reference = Reference { place, rows: digests(model, logits, place) };
+                *reference =
+                    Reference { place, rows: digests(model, logits, place, model.context) };
             }
         }
     }
@@ -136,7 +137,7 @@ impl Probes {
             }
             let logits = model.run(&tokens)?;
             for (probe, &place) in probes.iter().zip(&places) {
-                let found = digests(model, &logits, place);
+                let found = digests(model, &logits, place, probe.position + 1);
                 if let Some(row) = self.first_difference(probe, &found) {
                     let case = Case { probe, place, row, found: &found };
                     return Err(self.explain(model, windows, order, &mut tokens, &case)?);
@@ -190,14 +191,15 @@ impl Probes {
         let Probe { window, position, edit } = *probe;
         let state = EvalError::State { window, row };
         let logits = model.run(tokens)?;
-        if digests(model, &logits, place) != found {
+        let rows = position + 1;
+        if digests(model, &logits, place, rows) != found {
             return Ok(state);
         }
         let context = model.context;
         if edit != Edit::Repeat {
             windows.write(window, &mut tokens[place * context..(place + 1) * context]);
             let logits = model.run(tokens)?;
-            if self.first_difference(probe, &digests(model, &logits, place)).is_none() {
+            if self.first_difference(probe, &digests(model, &logits, place, rows)).is_none() {
                 return Ok(EvalError::Causality { window, position, row, edit: edit.words() });
             }
         }
@@ -208,7 +210,7 @@ impl Probes {
             windows.write(window, row);
         }
         let logits = model.run(tokens)?;
-        let again = digests(model, &logits, scored % model.batch);
+        let again = digests(model, &logits, scored % model.batch, rows);
         match self.first_difference(probe, &again) {
             None => Ok(EvalError::CrossRow { window, row }),
             Some(_) => Ok(state),
@@ -240,11 +242,10 @@ fn edit(tokens: &mut [u8], probe: &Probe, text: &[u8], random: &mut Random) {
     }
 }
 
-/// The first eight bytes of each row's SHA-256, for the rows of one window.
-fn digests(model: &Model, logits: &Tensor, place: usize) -> Vec<u64> {
-    let context = model.context;
-    let rows = &logits.bytes()[place * context * ROW_BYTES..(place + 1) * context * ROW_BYTES];
-    let mut digests = vec![0; context];
+/// The first eight bytes of each row's SHA-256, for the first `count` rows of one window.
+fn digests(model: &Model, logits: &Tensor, place: usize, count: usize) -> Vec<u64> {
+    let rows = &logits.bytes()[place * model.context * ROW_BYTES..][..count * ROW_BYTES];
+    let mut digests = vec![0; count];
     model.pool().for_rows(&mut digests, 1, 8, |first, digests| {
         for (digest, row) in digests.iter_mut().zip(rows.chunks_exact(ROW_BYTES).skip(first)) {
             let full: [u8; 32] = Sha256::digest(row).into();

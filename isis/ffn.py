@@ -244,7 +244,7 @@ class Recurrence(nn.Module):
 
     def __init__(self, width: int, channels: int) -> None:
         self.norm = nn.RMSNorm(width)
-        self.keep = nn.Linear(width, channels)
+        self.retain = nn.Linear(width, channels)
         self.value = nn.Linear(width, channels)
         self.gate = nn.Linear(width, channels)
         self.retention = nn.Parameter(np.linspace(0.0, 6.0, channels).astype(np.float32))
@@ -252,7 +252,7 @@ class Recurrence(nn.Module):
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
         normed = self.norm(x)
-        keep = (self.keep(normed) + self.retention).sigmoid()
+        keep = (self.retain(normed) + self.retention).sigmoid()
         state = F.linear_scan(keep, (1.0 - keep) * self.value(normed))
         return x + self.down(state * F.silu(self.gate(normed)))
 

@@ -1,7 +1,7 @@
 """Variants of the default byte model side by side, over several texts and seeds.
 
     python -m benches.variants runs.jsonl --text news train.txt val.txt \\
-        base "recipe.batch=2 steps=1200" "model.recurrence=0"
+        base "recipe.batch=1 steps=1200" "model.recurrence=0"
 
 A variant is `base`, or fields of `FFNConfig` (model), `Counts` (counts) and `Recipe`
 (recipe) with other values. What cannot be said so is edited in another checkout, run

@@ -26,16 +26,16 @@ def variants(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
 def test_runs_are_kept_compared_with_the_base_and_not_repeated(tmp_path: Path) -> None:
     first = variants(tmp_path, f"base:{SMALL}")
     assert first.returncode == 0, first.stderr
-    both = variants(tmp_path, f"base:{SMALL}", f"two windows:{SMALL} recipe.batch=2 steps=6")
+    both = variants(tmp_path, f"base:{SMALL}", f"one window:{SMALL} recipe.batch=1 steps=6")
     assert both.returncode == 0, both.stderr
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     kept = [(run["variant"], run["text"], run["seed"]) for run in runs]
-    assert kept == [(name, "cats", seed) for name in ("base", "two windows") for seed in (0, 1)]
+    assert kept == [(name, "cats", seed) for name in ("base", "one window") for seed in (0, 1)]
     base, other = ([r["bits_per_byte"] for r in runs[at : at + 2]] for at in (0, 2))
     gains = [other[seed] - base[seed] for seed in (0, 1)]
     error = abs(gains[0] - gains[1]) / 2
     row = both.stdout.splitlines()[-1]
-    assert row == (f"| two windows | {sum(other) / 2:.4f} ({sum(gains) / 2:+.4f} ± {error:.4f}) |")
+    assert row == (f"| one window | {sum(other) / 2:.4f} ({sum(gains) / 2:+.4f} ± {error:.4f}) |")
 
 
 def test_a_run_that_fails_is_told(tmp_path: Path) -> None:

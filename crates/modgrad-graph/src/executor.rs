@@ -212,23 +212,22 @@ impl<B: Backend> Executor<B> {
     fn read_tensor(&self, memory: &B::Memory, offset: usize, spec: &TensorSpec) -> Result<Tensor> {
         let elements = spec.elements();
         let data = match spec.dtype {
-            DType::F32 => {
-                let mut values = vec![0f32; elements];
-                self.backend.read(memory, offset, bytemuck::cast_slice_mut(&mut values))?;
-                Data::F32(values)
-            }
-            DType::I32 => {
-                let mut values = vec![0i32; elements];
-                self.backend.read(memory, offset, bytemuck::cast_slice_mut(&mut values))?;
-                Data::I32(values)
-            }
-            DType::U8 => {
-                let mut values = vec![0; elements];
-                self.backend.read(memory, offset, &mut values)?;
-                Data::U8(values)
-            }
+            DType::F32 => Data::F32(self.read_values(memory, offset, elements)?),
+            DType::I32 => Data::I32(self.read_values(memory, offset, elements)?),
+            DType::U8 => Data::U8(self.read_values(memory, offset, elements)?),
         };
         Tensor::new(spec.shape.clone(), data)
+    }
+
+    fn read_values<T: bytemuck::Pod>(
+        &self,
+        memory: &B::Memory,
+        offset: usize,
+        count: usize,
+    ) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); count];
+        self.backend.read(memory, offset, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
     }
 
     /// Runs the program on the given inputs, all of them and no others.

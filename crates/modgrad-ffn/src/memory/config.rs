@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::ContextKind;
 
 /// Bytes of a vector register, in f32: entries come in multiples of it.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// The experts of a counted memory.
 ///

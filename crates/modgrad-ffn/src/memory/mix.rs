@@ -4,6 +4,8 @@
 
 use modgrad_compute::{Pool, multiversion};
 
+use super::config::LANES;
+
 /// Positions that are worth a thread.
 const GRANULE: usize = 64;
 
@@ -119,7 +121,6 @@ multiversion! {
 /// Σ a·b, in lanes.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
     let mut sums = [0.0f32; LANES];
     let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest = whole_a.remainder().iter().zip(whole_b.remainder());

@@ -74,7 +74,7 @@ impl Mixer {
         self.set = set;
         let weights = &self.weights[set * self.experts..][..self.experts];
         mixed.fill(0.0);
-        weighted(weights, difference, mixed, bytes.len());
+        weighted(weights, difference, &mut mixed[..bytes.len()]);
         let multiple: f32 = weights.iter().sum();
         scaled(multiple, base, &mut self.row);
         for (byte, difference) in bytes.iter().zip(&*mixed) {
@@ -102,9 +102,10 @@ impl Mixer {
 }
 
 multiversion! {
-    fn weighted(weights: &[f32], difference: &[f32], mixed: &mut [f32], used: usize) {
-        for (weight, row) in weights.iter().zip(difference.chunks_exact(mixed.len())) {
-            for (mixed, difference) in mixed[..used].iter_mut().zip(row) {
+    fn weighted(weights: &[f32], difference: &[f32], mixed: &mut [f32]) {
+        let entries = difference.len() / weights.len();
+        for (weight, row) in weights.iter().zip(difference.chunks_exact(entries)) {
+            for (mixed, difference) in mixed.iter_mut().zip(row) {
                 *mixed += weight * difference;
             }
         }
@@ -146,7 +147,7 @@ multiversion! {
         rate: f32, likely: f32, row: &[f32], base: &[f32], error: &[f32], difference: &[f32],
         weights: &mut [f32],
     ) {
-        let entries = difference.len() / weights.len().max(1);
+        let entries = difference.len() / weights.len();
         let common = likely - dot(row, base);
         for (weight, row) in weights.iter_mut().zip(difference.chunks_exact(entries)) {
             *weight += rate * (common + dot(error, &row[..error.len()]));

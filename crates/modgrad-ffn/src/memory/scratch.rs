@@ -3,7 +3,7 @@
 use modgrad_compute::{math, multiversion};
 
 use super::back_off::BUCKETS;
-use super::config::CERTAINTIES;
+use super::config::{CERTAINTIES, LANES};
 use super::context::Context;
 use super::kind::Reader;
 use super::mixer::Mixer;
@@ -40,9 +40,6 @@ pub struct Scratch {
 }
 
 const NONE: u8 = 255;
-
-/// Entries of the widest vector.
-const LANES: usize = 16;
 
 /// The hashes of all kinds at every position of a window.
 fn hashes_of(kinds: &[ContextKind], window: &[u8]) -> Vec<u64> {
@@ -119,7 +116,7 @@ impl Scratch {
             let bytes = &mut rows.entries[t * entries..(t + 1) * entries];
             let count = self.choose_entries(memory, bytes);
             // Whole vectors of them: the rest differ in nothing.
-            let used = count.next_multiple_of(LANES).min(entries);
+            let used = count.next_multiple_of(LANES);
             self.expert_rows(memory, bytes);
             let at = t * experts * entries;
             let difference = &mut rows.difference[at..at + experts * entries];

@@ -40,62 +40,37 @@ pub(super) struct Counts<'a> {
 }
 
 impl Counts<'_> {
+    /// Calls `see` with every byte and its count.
+    #[inline(always)]
+    pub(super) fn each(&self, mut see: impl FnMut(u8, u32)) {
+        // The width is asked for once, not for every count.
+        let (bytes, counts) = (self.bytes.iter(), self.counts);
+        match self.width {
+            0 => bytes.for_each(|&byte| see(byte, 1)),
+            1 => bytes.zip(counts).for_each(|(&byte, &count)| see(byte, count.into())),
+            2 => bytes
+                .zip(counts.as_chunks().0)
+                .for_each(|(&byte, count)| see(byte, u16::from_le_bytes(*count).into())),
+            _ => bytes
+                .zip(counts.as_chunks().0)
+                .for_each(|(&byte, count)| see(byte, u32::from_le_bytes(*count))),
+        }
+    }
+
     /// Appends (byte, count) to `seen` for all counts that are more than those of `out`,
     /// less those.
     #[inline(always)]
     pub(super) fn append_less(&self, out: &[u32; 256], seen: &mut Vec<(u8, u32)>) {
-        let counts = self.counts;
-        match self.width {
-            0 => append_less(self.bytes, std::iter::once(1), out, seen),
-            1 => append_less(self.bytes, counts.iter().map(|&count| count.into()), out, seen),
-            2 => {
-                let counts = counts.as_chunks().0.iter();
-                append_less(self.bytes, counts.map(|&c| u16::from_le_bytes(c).into()), out, seen);
-            }
-            _ => {
-                let counts = counts.as_chunks().0.iter();
-                append_less(self.bytes, counts.map(|&c| u32::from_le_bytes(c)), out, seen);
-            }
-        }
+        let mut end = seen.len();
+        // Written in any case and kept if there is something left: no branch to guess.
+        seen.resize(end + self.bytes.len(), (0, 0));
+        self.each(|byte, count| {
+            let left = count.saturating_sub(out[usize::from(byte)]);
+            seen[end] = (byte, left);
+            end += usize::from(left > 0);
+        });
+        seen.truncate(end);
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
-        self.bytes.iter().enumerate().map(|(index, &byte)| (byte, self.count(index)))
-    }
-
-    #[inline(always)]
-    fn count(&self, index: usize) -> u32 {
-        match self.width {
-            0 => 1,
-            1 => u32::from(self.counts[index]),
-            2 => {
-                u32::from(u16::from_le_bytes([self.counts[2 * index], self.counts[2 * index + 1]]))
-            }
-            _ => {
-                let at = 4 * index;
-                let bytes = [0, 1, 2, 3].map(|offset| self.counts[at + offset]);
-                u32::from_le_bytes(bytes)
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn append_less(
-    bytes: &[u8],
-    counts: impl Iterator<Item = u32>,
-    out: &[u32; 256],
-    seen: &mut Vec<(u8, u32)>,
-) {
-    let mut end = seen.len();
-    // Written in any case and kept if there is something left: no branch to guess.
-    seen.resize(end + bytes.len(), (0, 0));
-    for (&byte, count) in bytes.iter().zip(counts) {
-        let left = count.saturating_sub(out[usize::from(byte)]);
-        seen[end] = (byte, left);
-        end += usize::from(left > 0);
-    }
-    seen.truncate(end);
 }
 
 /// The first record of `records` and what stands behind it.
@@ -220,7 +195,9 @@ impl<'a> CountTable<'a> {
             };
             let mut rest = self.records.get(start..end).unwrap_or_default();
             while let Some((record, after)) = take_record(rest) {
-                if record.iter().map(|(_, count)| u64::from(count)).sum::<u64>() >= least.into() {
+                let mut total = 0u64;
+                record.each(|_, count| total += u64::from(count));
+                if total >= least.into() {
                     records.extend_from_slice(&rest[..rest.len() - after.len()]);
                 }
                 rest = after;
@@ -278,6 +255,12 @@ mod tests {
         counts
     }
 
+    fn all(counts: &Counts<'_>) -> Vec<(u8, u32)> {
+        let mut all = Vec::new();
+        counts.each(|byte, count| all.push((byte, count)));
+        all
+    }
+
     fn build(counts: &[(u64, u8, u32)]) -> CountTable<'static> {
         let pairs = counts.iter().flat_map(|&(hash, byte, count)| {
             std::iter::repeat_n((hash & !255) | u64::from(byte), count as usize)
@@ -301,7 +284,7 @@ mod tests {
             if bytes.len() > MOST_ENTRIES {
                 bytes.remove(&17); // the least frequent of 256
             }
-            let found: BTreeMap<u8, u32> = table.get(hash).unwrap().iter().collect();
+            let found: BTreeMap<u8, u32> = all(&table.get(hash).unwrap()).into_iter().collect();
             assert_eq!(found, bytes);
         }
         let taken = (10_000..110_000).filter(|&other| table.get(mix(other)).is_some()).count();
@@ -318,7 +301,7 @@ mod tests {
             let found = table.get(hash).unwrap();
             let mut seen = vec![(5, 5)];
             found.append_less(&out, &mut seen);
-            let left = found.iter().filter(|&(byte, count)| count > out[usize::from(byte)]);
+            let left = all(&found).into_iter().filter(|&(byte, n)| n > out[usize::from(byte)]);
             let expected = left.map(|(byte, count)| (byte, count - out[usize::from(byte)]));
             assert_eq!(seen, [(5, 5)].into_iter().chain(expected).collect::<Vec<_>>());
         }
@@ -350,7 +333,7 @@ mod tests {
                 broken[at] = bytes[at] ^ change;
                 if let Some(table) = CountTable::read(&mut broken.as_slice()) {
                     (0..50).for_each(|context| {
-                        let _ = table.get(mix(context)).map(|c| c.iter().count());
+                        let _ = table.get(mix(context)).map(|counts| all(&counts).len());
                     });
                 }
             }
@@ -361,9 +344,6 @@ mod tests {
     fn of_nothing_there_is_an_empty_table() {
         let table = build(&[]);
         assert_eq!(table.get(mix(1)), None);
-        assert_eq!(
-            build(&[(mix(5), 3, 1)]).get(mix(5)).unwrap().iter().collect::<Vec<_>>(),
-            [(3, 1)]
-        );
+        assert_eq!(all(&build(&[(mix(5), 3, 1)]).get(mix(5)).unwrap()), [(3, 1)]);
     }
 }

@@ -31,16 +31,26 @@ GATE_PACE = 0.05
 
 @dataclass(frozen=True)
 class Counts:
-    """Which contexts of the text are counted; see `modgrad.memory`."""
+    """Which contexts of the text are counted; see `modgrad.memory`.
 
-    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24)
+    What is not counted in the text is not counted in the window either.
+    """
+
+    orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24)  # never empty
     words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     base_order: int = 3
     orders_in_window: tuple[int, ...] = (2, 3, 4, 6, 11)
     words_in_window: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     entries: int = 48
-    mixers: tuple[str, ...] = ("depth", "certainty", "last_byte")
+    mixers: tuple[str, ...] = ("depth", "certainty", "last_byte")  # never empty
     mixer_rate: float = 3e-4
+
+    def memory(self) -> CountedMemory:
+        """The memory that counts them."""
+        orders = tuple(one for one in self.orders_in_window if one in self.orders)
+        words = tuple(one for one in self.words_in_window if one in self.words)
+        counted = replace(self, orders_in_window=orders, words_in_window=words)
+        return CountedMemory(**asdict(counted))
 
 
 @dataclass(frozen=True)
@@ -235,26 +245,20 @@ class FFN(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """norm → gated linear recurrence → down, added to its input.
+    """norm → retain, value, gate → gated recurrence → down, added to its input.
 
-    h_t = a_t ⊙ h_{t−1} + (1 − a_t) ⊙ v_t with a_t, v_t and the output's gate linear in
-    position t alone, so that a window is one scan (minGRU, arXiv 2410.01201). Channels
-    begin with memories of two to four hundred bytes.
+    What is kept, what is added and what is let out are linear in a position alone (minGRU,
+    arXiv 2410.01201). Channels begin with memories of two to four hundred bytes.
     """
 
     def __init__(self, width: int, channels: int) -> None:
         self.norm = nn.RMSNorm(width)
-        self.retain = nn.Linear(width, channels)
-        self.value = nn.Linear(width, channels)
-        self.gate = nn.Linear(width, channels)
+        self.up = nn.Linear(width, 3 * channels)
         self.retention = nn.Parameter(np.linspace(0.0, 6.0, channels).astype(np.float32))
         self.down = nn.Linear(channels, width, gain=0.5)
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
-        normed = self.norm(x)
-        keep = (self.retain(normed) + self.retention).sigmoid()
-        state = F.linear_scan(keep, (1.0 - keep) * self.value(normed))
-        return x + self.down(state * F.silu(self.gate(normed)))
+        return x + self.down(F.gated_recurrence(self.up(self.norm(x)), self.retention))
 
 
 def make_blocks(config: FFNConfig) -> list[Block | Recurrence]:
@@ -277,7 +281,7 @@ class CountedFFN(nn.Module):
         if not config.last_bytes:
             raise UsageError("a counted model needs `last_bytes`")
         self.config = config
-        self.memory = CountedMemory(**asdict(counts))
+        self.memory = counts.memory()
         statistics = self.memory.experts * STATISTICS
         self.embedding = nn.Embedding(VOCABULARY + 1, config.byte_width)
         self.join = nn.Linear(config.last_bytes * config.byte_width, config.width)

@@ -238,6 +238,16 @@ def linear_scan(a: Operand, b: Operand) -> Tensor:
     return _apply("linear_scan", a, b)
 
 
+def gated_recurrence(x: Operand, retention: Operand) -> Tensor:
+    """minGRU (arXiv 2410.01201) with a gate on its output, as one op.
+
+    x [B, T, 3C] holds retain, value and gate side by side, retention [C] → [B, T, C]:
+    h[t] · silu(gate), where h[t] = a · h[t−1] + (1 − a) · value, starting from 0, and
+    a = σ(retain + retention).
+    """
+    return _apply("gated_recurrence", x, retention)
+
+
 # ---- Continuous Thought Machines --------------------------------------------
 
 

@@ -19,6 +19,7 @@ pub mod norm;
 pub mod optimiser;
 pub mod pool;
 pub mod prefetch;
+pub mod recurrence;
 pub mod reduce;
 pub mod rope;
 pub mod scan;

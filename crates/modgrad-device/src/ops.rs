@@ -95,7 +95,9 @@ pub(crate) fn run(
         | Op::CausalConvolution
         | Op::CausalConvolutionGradient
         | Op::LinearScan
-        | Op::LinearScanGradient => sequences::run(call),
+        | Op::LinearScanGradient
+        | Op::GatedRecurrence
+        | Op::GatedRecurrenceGradient => sequences::run(call),
         Op::Synchronisation
         | Op::SynchronisationGradient
         | Op::Think { .. }

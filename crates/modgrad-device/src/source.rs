@@ -47,6 +47,7 @@ sources! {
     ROPE = "rope",
     CONVOLUTION = "convolution",
     SCAN = "scan",
+    RECURRENCE = "recurrence",
     ATTENTION = "attention",
     SYNCHRONISATION = "synchronisation",
     TOKENS = "tokens",

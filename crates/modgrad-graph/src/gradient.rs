@@ -225,6 +225,10 @@ impl Rule<'_> {
                 let dh = self.only()?;
                 self.all(Op::LinearScanGradient, &[input(0), output(0), dh])
             }
+            Op::GatedRecurrence => {
+                let dy = self.only()?;
+                self.all(Op::GatedRecurrenceGradient, &[input(0), input(1), dy])
+            }
             Op::Synchronisation => {
                 let dout = self.only()?;
                 let operands = [self.node.inputs.as_slice(), &[dout]].concat();
@@ -290,6 +294,7 @@ impl Rule<'_> {
             | Op::CausalAttentionGradient { .. }
             | Op::CausalConvolutionGradient
             | Op::LinearScanGradient
+            | Op::GatedRecurrenceGradient
             | Op::SynchronisationGradient
             | Op::ThinkGradient { .. }
             | Op::SpatialThinkGradient { .. }) => {

@@ -155,6 +155,12 @@ pub enum Op {
     LinearScan,
     /// (a, h, dh) → (da, db).
     LinearScanGradient,
+    /// (x [B,T,3C]: retain, value and gate side by side, retention [C]) → h·silu(gate),
+    /// where h[t] = a·h[t−1] + (1 − a)·value, a = σ(retain + retention), h before the
+    /// window 0.
+    GatedRecurrence,
+    /// (x, retention, dy) → (dx, dretention).
+    GatedRecurrenceGradient,
 
     // ---- Continuous Thought Machines ------------------------------------
     // Axes: B samples, T ticks, N neurons, S pairs, L tokens, C channels of a
@@ -264,6 +270,8 @@ impl Op {
             Op::CausalConvolutionGradient => "causal_convolution_gradient",
             Op::LinearScan => "linear_scan",
             Op::LinearScanGradient => "linear_scan_gradient",
+            Op::GatedRecurrence => "gated_recurrence",
+            Op::GatedRecurrenceGradient => "gated_recurrence_gradient",
             Op::Synchronisation => "synchronisation",
             Op::SynchronisationGradient => "synchronisation_gradient",
             Op::Think { .. } => "think",

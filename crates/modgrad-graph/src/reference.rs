@@ -165,6 +165,10 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
             Ok(sequences::causal_convolution_gradient(inputs[0], inputs[1], inputs[2]))
         }
         Op::LinearScan => one(sequences::linear_scan(inputs[0], inputs[1])),
+        Op::GatedRecurrence => one(sequences::gated_recurrence(inputs[0], inputs[1])),
+        Op::GatedRecurrenceGradient => {
+            Ok(sequences::gated_recurrence_gradient(inputs[0], inputs[1], inputs[2]))
+        }
         Op::LinearScanGradient => {
             Ok(sequences::linear_scan_gradient(inputs[0], inputs[1], inputs[2]))
         }

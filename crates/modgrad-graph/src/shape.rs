@@ -553,6 +553,16 @@ fn rule(given: &Operands<'_>, op: &Op) -> Result<Vec<TensorSpec>> {
             given.shaped(dh, &a.shape, "a gradient")?;
             Ok(vec![a.clone(), a.clone()])
         }
+        Op::GatedRecurrence => {
+            let [x, retention] = given.floats()?;
+            one(recurrence_shape(given, x, retention)?)
+        }
+        Op::GatedRecurrenceGradient => {
+            let [x, retention, dy] = given.floats()?;
+            let y = recurrence_shape(given, x, retention)?;
+            given.shaped(dy, &y, "a gradient")?;
+            Ok(vec![x.clone(), retention.clone()])
+        }
 
         Op::Synchronisation => {
             let out = synchronisation_shapes(given)?;
@@ -663,6 +673,23 @@ fn attention_shapes(
     given.attribute(window != Some(0), || "the window must be at least 1".into())?;
     given.attribute(q.shape[3] > 0, || format!("heads of no width in {q}"))?;
     others.iter().try_for_each(|other| given.shaped(other, &q.shape, "an operand"))
+}
+
+/// The shape of y, where x and retention fit each other.
+fn recurrence_shape(
+    given: &Operands<'_>,
+    x: &TensorSpec,
+    retention: &TensorSpec,
+) -> Result<Vec<usize>> {
+    given.rank(x, 3, "[B, T, 3C]")?;
+    given.rank(retention, 1, "[C]")?;
+    let channels = retention.shape[0];
+    given.require(
+        x.shape[2].is_multiple_of(3) && x.shape[2] / 3 == channels,
+        || format!("x [B, T, {}] for a retention of {channels}", channels.saturating_mul(3)),
+        || x.to_string(),
+    )?;
+    Ok(vec![x.shape[0], x.shape[1], channels])
 }
 
 fn convolution_shapes(given: &Operands<'_>, x: &TensorSpec, weight: &TensorSpec) -> Result<()> {

@@ -64,6 +64,7 @@ fn narrow_input(op: &Op, index: usize) -> bool {
         Op::RmsNormGradient => index == 0 || index == 3,
         Op::LayerNormGradient => index == 0 || index == 4,
         Op::EmbeddingGradient { .. } => index == 1,
+        Op::GatedRecurrence | Op::GatedRecurrenceGradient => index != 1,
         Op::MatMul { .. }
         | Op::Unary { .. }
         | Op::UnaryGradient { .. }
@@ -84,9 +85,12 @@ fn narrow_input(op: &Op, index: usize) -> bool {
 /// Whether `op` can write its output `index` as bf16.
 fn narrow_output(op: &Op, index: usize) -> bool {
     match op {
-        Op::RmsNorm { .. } | Op::RmsNormGradient | Op::LayerNorm { .. } | Op::LayerNormGradient => {
-            index == 0
-        }
+        Op::RmsNorm { .. }
+        | Op::RmsNormGradient
+        | Op::LayerNorm { .. }
+        | Op::LayerNormGradient
+        | Op::GatedRecurrence
+        | Op::GatedRecurrenceGradient => index == 0,
         Op::Linear
         | Op::MatMul { .. }
         | Op::Unary { .. }

@@ -188,6 +188,13 @@ fn sequences() {
         [array(&[1, 3, 1], &[9.0, 0.5, 2.0]), array(&[1, 3, 1], &[4.0, 1.0, 0.0])],
         [array(&[1, 3, 1], &[4.0, 3.0, 6.0])],
     );
+    // a = ¼ and ½; h = 6 and ½·6 + ½·2 = 4; silu(ln 3) = ¾·ln 3.
+    let (third, three) = (-(3f64.ln()), 3f64.ln());
+    gives(
+        Op::GatedRecurrence,
+        [array(&[1, 2, 3], &[third - 1.0, 8.0, three, -1.0, 2.0, three]), array(&[1], &[1.0])],
+        [array(&[1, 2, 1], &[4.5 * three, 3.0 * three])],
+    );
 }
 
 #[test]

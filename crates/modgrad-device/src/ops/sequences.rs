@@ -3,11 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 use modgrad_graph::{Op, Result};
 
-use super::{Call, row_chunks};
+use super::{Call, floats, row_chunks};
 use crate::device::Scratch;
 use crate::driver::{Address, Argument, Shape};
-use crate::launch::{BLOCK, Place, grid, index, over, plain};
-use crate::source::{ATTENTION, CONVOLUTION, ROPE, SCAN};
+use crate::launch::{BLOCK, Place, grid, index, over, plain, suffix};
+use crate::source::{ATTENTION, CONVOLUTION, RECURRENCE, ROPE, SCAN};
 
 pub(super) fn run(call: Call<'_, '_>) -> Result<()> {
     match call.op {
@@ -16,6 +16,8 @@ pub(super) fn run(call: Call<'_, '_>) -> Result<()> {
         Op::CausalConvolutionGradient => convolution_gradient(&call),
         Op::LinearScan => scan(&call),
         Op::LinearScanGradient => scan_gradient(&call),
+        Op::GatedRecurrence => recurrence(&call),
+        Op::GatedRecurrenceGradient => recurrence_gradient(&call),
         Op::CausalAttention { window } => attention(&call, *window),
         Op::CausalAttentionGradient { window } => attention_gradient(&call, *window),
         _ => Err(call.missing()),
@@ -103,6 +105,49 @@ fn scan_gradient(call: &Call<'_, '_>) -> Result<()> {
         index(lines),
     ];
     call.device.launch(&SCAN, "linear_scan_gradient", over(lines), &arguments)
+}
+
+fn recurrence(call: &Call<'_, '_>) -> Result<()> {
+    let (x, retention, y) = (&call.x[0], &call.x[1], &call.out[0]);
+    floats(call.op, &[x.storage, y.storage])?;
+    let kernel = format!("gated_recurrence_{}_{}", suffix(x.storage), suffix(y.storage));
+    let lines = y.shape[0] * y.shape[2];
+    let arguments = [
+        x.pointer(),
+        retention.pointer(),
+        y.pointer(),
+        index(y.shape[1]),
+        index(y.shape[2]),
+        index(lines),
+    ];
+    call.device.launch(&RECURRENCE, &kernel, over(lines), &arguments)
+}
+
+fn recurrence_gradient(call: &Call<'_, '_>) -> Result<()> {
+    let (x, retention, dy) = (&call.x[0], &call.x[1], &call.x[2]);
+    let (dx, dretention) = (&call.out[0], &call.out[1]);
+    let storages = [x.storage, dy.storage, dx.storage];
+    floats(call.op, &storages)?;
+    let (batch, channels) = (dy.shape[0], dy.shape[2]);
+    let (lines, device) = (batch * channels, call.device);
+    // States of every position, and each window's part of dretention behind them.
+    let states = dy.elements() * 4;
+    let scratch = device.scratch(Scratch::First, states + lines * 4)?;
+    let parts = scratch + states as Address;
+    let arguments = [
+        x.pointer(),
+        retention.pointer(),
+        dy.pointer(),
+        dx.pointer(),
+        Argument::Pointer(scratch),
+        Argument::Pointer(parts),
+        index(dy.shape[1]),
+        index(channels),
+        index(lines),
+    ];
+    let kernel = format!("gated_recurrence_gradient_{}", storages.map(suffix).join("_"));
+    device.launch(&RECURRENCE, &kernel, over(lines), &arguments)?;
+    device.sum_rows(parts, dretention.address(), batch, channels)
 }
 
 /// `TILE` and `CHANNEL_SLICE` of `kernels/attention.hip`.

@@ -5,8 +5,8 @@ use modgrad_compute::attention::{self, AttentionShape};
 use modgrad_compute::gemm::{self, Matrix, Output};
 use modgrad_compute::movement::{self, Slicing};
 use modgrad_compute::{
-    Pool, bf16, convolution, elementwise, embedding, gate, norm, reduce, rope, scan, selection,
-    softmax,
+    Pool, bf16, convolution, elementwise, embedding, gate, norm, recurrence, reduce, rope, scan,
+    selection, softmax,
 };
 
 use super::{HostMemory, memory_rows as memory, spatial, thought};
@@ -471,6 +471,35 @@ pub(super) fn run(
             );
         }
 
+        Op::GatedRecurrence => {
+            let sizes = recurrence_sizes(out[0].shape);
+            let retention = x[1].slice();
+            with_floats!(
+                [a = x[0]],
+                into_float!(y = out[0], recurrence::gated_recurrence(pool, sizes, a, retention, y))
+            );
+        }
+        Op::GatedRecurrenceGradient => {
+            let sizes = recurrence_sizes(x[2].shape);
+            let retention = x[1].slice();
+            let (dx, dretention) = two(out);
+            with_floats!(
+                [a = x[0], dy = x[2]],
+                into_float!(
+                    dx = dx,
+                    recurrence::gated_recurrence_gradient(
+                        pool,
+                        sizes,
+                        a,
+                        retention,
+                        dy,
+                        dx,
+                        dretention.slice_mut(),
+                    )
+                )
+            );
+        }
+
         Op::Synchronisation => thought::synchronisation(pool, x, out)?,
         Op::SynchronisationGradient => thought::synchronisation_gradient(pool, x, out)?,
         &Op::Think { ticks, heads, hidden, depth, projected } => {
@@ -506,6 +535,11 @@ fn last(shape: &[usize]) -> usize {
 /// [B, T, everything else].
 fn windows(shape: &[usize]) -> (usize, usize, usize) {
     (shape[0], shape[1], shape[2..].iter().product())
+}
+
+fn recurrence_sizes(shape: &[usize]) -> recurrence::Sizes {
+    let (batch, time, channels) = windows(shape);
+    recurrence::Sizes { batch, time, channels }
 }
 
 fn heads(shape: &[usize]) -> AttentionShape {

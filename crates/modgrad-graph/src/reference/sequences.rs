@@ -70,6 +70,59 @@ pub(super) fn linear_scan_gradient(a: &Array, h: &Array, dh: &Array) -> Vec<Arra
     vec![da, db]
 }
 
+/// A minGRU (arXiv 2410.01201) with a gate on its output.
+pub(super) fn gated_recurrence(x: &Array, retention: &Array) -> Array {
+    let (h, open) = (states(x, retention), part(x, 2));
+    Array::from_fn(&h.shape, |index| h.at(index) * open.at(index) * sigmoid(open.at(index)))
+}
+
+/// With g = silu(gate) and D[t] = dy[t]·g[t] + a[t+1]·D[t+1], the whole gradient of h[t]:
+/// dvalue = (1 − a)·D, dretain = a·(1 − a)·(h[t−1] − value)·D, dgate = dy·h·silu′(gate),
+/// and dretention = Σ dretain over windows and time.
+pub(super) fn gated_recurrence_gradient(x: &Array, retention: &Array, dy: &Array) -> Vec<Array> {
+    let h = states(x, retention);
+    let [retain, value, gate] = [0, 1, 2].map(|index| part(x, index));
+    let (mut dx, mut dretention) = (Array::zeros(&x.shape), Array::zeros(&retention.shape));
+    let mut carried = Array::zeros(&h.shape);
+    let channels = h.shape[2];
+    for (window, t, c) in steps(&h.shape).into_iter().rev() {
+        let at = [window, t, c];
+        let (a, s) = (sigmoid(retain.at(&at) + retention.at(&[c])), sigmoid(gate.at(&at)));
+        let later = if t + 1 < h.shape[1] { carried.at(&[window, t + 1, c]) } else { 0.0 };
+        let whole = dy.at(&at) * gate.at(&at) * s + later;
+        let before = if t == 0 { 0.0 } else { h.at(&[window, t - 1, c]) };
+        let dretain = a * (1.0 - a) * (before - value.at(&at)) * whole;
+        *carried.at_mut(&at) = a * whole;
+        *dx.at_mut(&at) = dretain;
+        *dx.at_mut(&[window, t, channels + c]) = (1.0 - a) * whole;
+        *dx.at_mut(&[window, t, 2 * channels + c]) =
+            dy.at(&at) * h.at(&at) * (s + gate.at(&at) * s * (1.0 - s));
+        *dretention.at_mut(&[c]) += dretain;
+    }
+    vec![dx, dretention]
+}
+
+/// h[t] = a·h[t−1] + (1 − a)·value, a = σ(retain + retention).
+fn states(x: &Array, retention: &Array) -> Array {
+    let (retain, value) = (part(x, 0), part(x, 1));
+    let keep = |index: &[usize]| sigmoid(retain.at(index) + retention.at(&[index[2]]));
+    let a = Array::from_fn(&retain.shape, keep);
+    let b = Array::from_fn(&retain.shape, |index| (1.0 - keep(index)) * value.at(index));
+    linear_scan(&a, &b)
+}
+
+/// A third of the channels of x [B, T, 3C].
+fn part(x: &Array, index: usize) -> Array {
+    let channels = x.shape[2] / 3;
+    Array::from_fn(&[x.shape[0], x.shape[1], channels], |at| {
+        x.at(&[at[0], at[1], index * channels + at[2]])
+    })
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 /// Every (window, time, channel), times of a window in order.
 fn steps(shape: &[usize]) -> Vec<(usize, usize, usize)> {
     let mut steps = Vec::new();

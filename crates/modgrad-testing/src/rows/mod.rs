@@ -66,6 +66,7 @@ pub fn table() -> Vec<Row> {
     spatial::add_to(&mut table);
     // Drawn last, so that the rows above keep their operands.
     sequences::add_wide_heads(&mut table);
+    sequences::add_recurrences(&mut table);
     table.rows
 }
 

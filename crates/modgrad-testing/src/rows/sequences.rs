@@ -4,6 +4,10 @@ use modgrad_graph::Op;
 
 use super::{Table, forward};
 
+/// [B, T, C]
+const SEQUENCES: &[[usize; 3]] =
+    &[[1, 1, 1], [2, 7, 3], [1, 5, 33], [3, 70, 2], [0, 2, 2], [2, 0, 2], [2, 2, 0]];
+
 pub(super) fn add_to(table: &mut Table) {
     // [B, T, H, D]
     const ATTENTION: &[[usize; 4]] = &[
@@ -26,12 +30,17 @@ pub(super) fn add_to(table: &mut Table) {
             }
         }
     }
-    // [B, T, C]
-    for shape in [[1, 1, 1], [2, 7, 3], [1, 5, 33], [3, 70, 2], [0, 2, 2], [2, 0, 2], [2, 2, 0]] {
+    for shape in SEQUENCES {
         for taps in [1, 4, 9] {
-            convolution(table, &shape, taps);
+            convolution(table, shape, taps);
         }
-        scan(table, &shape);
+        scan(table, shape);
+    }
+}
+
+pub(super) fn add_recurrences(table: &mut Table) {
+    for shape in SEQUENCES {
+        recurrence(table, shape);
     }
 }
 
@@ -65,4 +74,12 @@ fn scan(table: &mut Table, shape: &[usize]) {
     let dh = table.random.floats(shape);
     table.add(Op::LinearScan, vec![a.clone(), b]);
     table.add_fixed(Op::LinearScanGradient, vec![a, h, dh]);
+}
+
+fn recurrence(table: &mut Table, shape: &[usize; 3]) {
+    let x = table.random.floats(&[shape[0], shape[1], 3 * shape[2]]);
+    let retention = table.random.floats(&shape[2..]);
+    let dy = table.random.floats(shape);
+    table.add(Op::GatedRecurrence, vec![x.clone(), retention.clone()]);
+    table.add_fixed(Op::GatedRecurrenceGradient, vec![x, retention, dy]);
 }

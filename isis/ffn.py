@@ -31,26 +31,16 @@ GATE_PACE = 0.05
 
 @dataclass(frozen=True)
 class Counts:
-    """Which contexts of the text are counted; see `modgrad.memory`.
-
-    What is not counted in the text is not counted in the window either.
-    """
+    """Which contexts of the text are counted; see `modgrad.memory`."""
 
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 11, 16, 24)  # never empty
-    words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
+    words: tuple[str, ...] = ("prefix", "previous_word_and_prefix")  # never empty
     base_order: int = 3
     orders_in_window: tuple[int, ...] = (2, 3, 4, 6, 11)
     words_in_window: tuple[str, ...] = ("prefix", "previous_word_and_prefix")
     entries: int = 48
     mixers: tuple[str, ...] = ("depth", "certainty", "last_byte")  # never empty
     mixer_rate: float = 3e-4
-
-    def memory(self) -> CountedMemory:
-        """The memory that counts them."""
-        orders = tuple(one for one in self.orders_in_window if one in self.orders)
-        words = tuple(one for one in self.words_in_window if one in self.words)
-        counted = replace(self, orders_in_window=orders, words_in_window=words)
-        return CountedMemory(**asdict(counted))
 
 
 @dataclass(frozen=True)
@@ -247,8 +237,8 @@ class FFN(nn.Module):
 class Recurrence(nn.Module):
     """norm → retain, value, gate → gated recurrence → down, added to its input.
 
-    What is kept, what is added and what is let out are linear in a position alone (minGRU,
-    arXiv 2410.01201). Channels begin with memories of two to four hundred bytes.
+    A minGRU (arXiv 2410.01201): see `F.gated_recurrence`. Channels begin with memories of two
+    to four hundred bytes.
     """
 
     def __init__(self, width: int, channels: int) -> None:
@@ -281,7 +271,7 @@ class CountedFFN(nn.Module):
         if not config.last_bytes:
             raise UsageError("a counted model needs `last_bytes`")
         self.config = config
-        self.memory = counts.memory()
+        self.memory = CountedMemory(**asdict(counts))
         statistics = self.memory.experts * STATISTICS
         self.embedding = nn.Embedding(VOCABULARY + 1, config.byte_width)
         self.join = nn.Linear(config.last_bytes * config.byte_width, config.width)

@@ -30,6 +30,9 @@ class Recipe:
     time: int = 128  # bytes a window
     learning_rate: float = 1e-3
     table_learning_rate: float = 0.1
+    # Times `learning_rate`: the rate of the embedding of bytes, whose entries are of unit
+    # size, those of matrices a tenth of that.
+    embedding_pace: float = 1.0
     weight_decay: float = 0.1
     # Passes over a megabyte of data that decayed weights remember, in place of
     # `weight_decay` (arXiv 2405.13698), growing as the root of the size; 0: as that says.
@@ -50,7 +53,14 @@ RECIPES: dict[str, Recipe] = {
     "large": Recipe(batch=16, time=256, learning_rate=4e-4),
     "xl": Recipe(batch=8, time=512, learning_rate=3e-4),
     "memory": Recipe(),
-    "counted": Recipe(batch=2, time=1024, learning_rate=2e-3, remembered_passes=0.66, passes=10),
+    "counted": Recipe(
+        batch=2,
+        time=1024,
+        learning_rate=2e-3,
+        embedding_pace=12.0,
+        remembered_passes=0.66,
+        passes=10,
+    ),
 }
 COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
 LEAST_MARGINS = 32  # that a text holds: of a small one, less is taken out
@@ -166,14 +176,19 @@ def count(
 
 
 def make_optimizers(model: FFN | CountedFFN, recipe: Recipe) -> list[optim.Optimizer]:
-    """Row-wise Adagrad for tables; AdamW for the rest, decaying matrices only."""
-    parameters = [p for p in model.parameters() if p.trainable]
+    """Row-wise Adagrad for tables; AdamW for the rest, decaying matrices only, and the
+    embedding of bytes at a pace of its own."""
+    embedding = model.embedding.table
+    parameters = [p for p in model.parameters() if p.trainable and p is not embedding]
     tables = [p for p in parameters if p.sparse]
     matrices = [p for p in parameters if not p.sparse and p.value.ndim == 2]
     vectors = [p for p in parameters if not p.sparse and p.value.ndim != 2]
-    rate, betas = recipe.learning_rate, (0.9, 0.98)
+    rate, pace, betas = recipe.learning_rate, recipe.embedding_pace, (0.9, 0.98)
+    decay = recipe.weight_decay
     return [
-        optim.AdamW(matrices, rate, betas, weight_decay=recipe.weight_decay),
+        optim.AdamW(matrices, rate, betas, weight_decay=decay),
+        # Decay goes with the rate, so that this one's is as the others'.
+        optim.AdamW([embedding], rate * pace, betas, weight_decay=decay / pace),
         optim.AdamW(vectors, rate, betas),
         optim.RowwiseAdagrad(tables, recipe.table_learning_rate),
     ]

@@ -37,6 +37,21 @@ def test_every_move_applies_to_todays_files(move: Move) -> None:
     assert move.family in FAMILIES
 
 
+def test_what_is_never_empty_is_not_left_out() -> None:
+    text = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Config:
+    parts: tuple[int, ...] = (1, 2)  # never empty
+    extras: tuple[int, ...] = (3,)
+"""
+    names = [move.name for move in moves({"a.py": text})]
+    assert "without-extras" in names
+    assert "without-parts" not in names
+
+
 def test_moves_leave_other_files_alone() -> None:
     for text in ("", "x = 1\n", FAKE, ODD):
         for move in moves({"a.py": text}):

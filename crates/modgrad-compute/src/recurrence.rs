@@ -11,8 +11,12 @@ use crate::math::{sigmoid, silu, silu_with_derivative};
 use crate::pool::SharedMut;
 use crate::{Element, Pool, multiversion};
 
-/// Channels of one task: a row's are whole vectors of every instruction set.
+/// Channels of one task: whole vectors of every instruction set.
 const CHANNEL_BLOCK: usize = 64;
+
+/// A block's figures at one time. Of a narrower block, lanes beyond it hold what is
+/// never written.
+type Lanes = [f32; CHANNEL_BLOCK];
 
 /// The axes of y.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,9 @@ impl Sizes {
         scratch: impl Fn() -> S + Sync,
         job: impl Fn(Block, &mut S) + Sync,
     ) {
+        if self.elements() == 0 {
+            return;
+        }
         let blocks = self.channels.div_ceil(CHANNEL_BLOCK);
         pool.for_ranges(self.batch * blocks, 1, |range| {
             let mut scratch = scratch();
@@ -66,11 +73,11 @@ impl Block {
         (self.window * self.sizes.time + t) * self.sizes.channels + self.channel
     }
 
-    /// Where its `part` of x at time t begins: 0 retain, 1 value, 2 gate.
+    /// Where its `third` of x's row at time t begins: 0 retain, 1 value, 2 gate.
     #[inline(always)]
-    fn part(self, t: usize, part: usize) -> usize {
+    fn third(self, t: usize, third: usize) -> usize {
         let Sizes { time, channels, .. } = self.sizes;
-        (self.window * time + t) * 3 * channels + part * channels + self.channel
+        (self.window * time + t) * 3 * channels + third * channels + self.channel
     }
 }
 
@@ -108,25 +115,24 @@ pub fn gated_recurrence_gradient<X: Element, D: Element, G: Element>(
     let (size, channels) = (sizes.elements(), sizes.channels);
     let name = "gated_recurrence_gradient";
     check(name, &[("x", x.len(), 3 * size), ("dy", dy.len(), size), ("dx", dx.len(), 3 * size)]);
-    let lengths = [retention.len(), dretention.len()].map(|length| ("retention", length, channels));
-    check(name, &lengths);
-    // Of each window, so that their sum does not depend on the threads.
+    check(name, &[("retention", retention.len(), channels)]);
+    check(name, &[("dretention", dretention.len(), channels)]);
+    dretention.fill(0.0);
+    if size == 0 {
+        return;
+    }
+    // dretention of each window, so that their sum does not depend on the threads.
     let mut parts = vec![0.0f32; sizes.batch * channels];
-    let (dx, shared) = (SharedMut::new(dx), SharedMut::new(&mut parts));
-    // a at every t, h at every t − 1.
+    let (dx, shared_parts) = (SharedMut::new(dx), SharedMut::new(&mut parts));
+    // a at every t, h at every t − 1; as wide for few channels as for 64.
     let scratch = || [0, 1].map(|more| vec![[0.0; CHANNEL_BLOCK]; sizes.time + more]);
     sizes.for_blocks(pool, scratch, |block, [keeps, states]| {
-        run_backward(block, x, retention, dy, keeps, states, &dx, &shared);
+        run_backward(block, x, retention, dy, keeps, states, &dx, &shared_parts);
     });
-    dretention.fill(0.0);
-    for part in parts.chunks_exact(channels.max(1)) {
+    for part in parts.chunks_exact(channels) {
         dretention.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     }
 }
-
-/// A block's figures at one time. Of a narrower block, lanes beyond it hold what is
-/// never written.
-type Lanes = [f32; CHANNEL_BLOCK];
 
 multiversion! {
     /// One block of [`gated_recurrence`]: no other task writes its elements of `y`.
@@ -136,16 +142,16 @@ multiversion! {
         retention: &[f32],
         y: &SharedMut<'_, Y>,
     ) {
-        let mut own = [0.0; CHANNEL_BLOCK];
-        read(block, &retention[block.channel..], &mut own);
+        let mut lasting = [0.0; CHANNEL_BLOCK];
+        read(block, &retention[block.channel..], &mut lasting);
         let [mut retain, mut value, mut gate] = [[0.0; CHANNEL_BLOCK]; 3];
         let [mut state, mut now] = [[0.0; CHANNEL_BLOCK]; 2];
         for t in 0..block.sizes.time {
-            read(block, &x[block.part(t, 0)..], &mut retain);
-            read(block, &x[block.part(t, 1)..], &mut value);
-            read(block, &x[block.part(t, 2)..], &mut gate);
+            read(block, &x[block.third(t, 0)..], &mut retain);
+            read(block, &x[block.third(t, 1)..], &mut value);
+            read(block, &x[block.third(t, 2)..], &mut gate);
             for c in 0..CHANNEL_BLOCK {
-                let keep = sigmoid(retain[c] + own[c]);
+                let keep = sigmoid(retain[c] + lasting[c]);
                 state[c] = value[c] + keep * (state[c] - value[c]);
                 now[c] = state[c] * silu(gate[c]);
             }
@@ -167,17 +173,17 @@ multiversion! {
         dretention: &SharedMut<'_, f32>,
     ) {
         let time = block.sizes.time;
-        let mut own = [0.0; CHANNEL_BLOCK];
-        read(block, &retention[block.channel..], &mut own);
+        let mut lasting = [0.0; CHANNEL_BLOCK];
+        read(block, &retention[block.channel..], &mut lasting);
         let [mut retain, mut value, mut gate, mut upstream] = [[0.0; CHANNEL_BLOCK]; 4];
         states[0] = [0.0; CHANNEL_BLOCK];
         for t in 0..time {
-            read(block, &x[block.part(t, 0)..], &mut retain);
-            read(block, &x[block.part(t, 1)..], &mut value);
+            read(block, &x[block.third(t, 0)..], &mut retain);
+            read(block, &x[block.third(t, 1)..], &mut value);
             let keep = &mut keeps[t];
             let [before, after] = states[t..].first_chunk_mut().expect("one more than times");
             for c in 0..CHANNEL_BLOCK {
-                keep[c] = sigmoid(retain[c] + own[c]);
+                keep[c] = sigmoid(retain[c] + lasting[c]);
                 after[c] = value[c] + keep[c] * (before[c] - value[c]);
             }
         }
@@ -185,8 +191,8 @@ multiversion! {
         let mut carried = [0.0; CHANNEL_BLOCK];
         let [mut dretain, mut dvalue, mut dgate, mut sum] = [[0.0; CHANNEL_BLOCK]; 4];
         for t in (0..time).rev() {
-            read(block, &x[block.part(t, 1)..], &mut value);
-            read(block, &x[block.part(t, 2)..], &mut gate);
+            read(block, &x[block.third(t, 1)..], &mut value);
+            read(block, &x[block.third(t, 2)..], &mut gate);
             read(block, &dy[block.row(t)..], &mut upstream);
             let (keep, before, after) = (&keeps[t], &states[t], &states[t + 1]);
             for c in 0..CHANNEL_BLOCK {
@@ -198,12 +204,12 @@ multiversion! {
                 carried[c] = keep[c] * dstate;
                 sum[c] += dretain[c];
             }
-            write(block, &dretain, dx, block.part(t, 0));
-            write(block, &dvalue, dx, block.part(t, 1));
-            write(block, &dgate, dx, block.part(t, 2));
+            write(block, &dretain, dx, block.third(t, 0));
+            write(block, &dvalue, dx, block.third(t, 1));
+            write(block, &dgate, dx, block.third(t, 2));
         }
-        let own = block.window * block.sizes.channels + block.channel;
-        write(block, &sum, dretention, own);
+        let start = block.window * block.sizes.channels + block.channel;
+        write(block, &sum, dretention, start);
     }
 }
 

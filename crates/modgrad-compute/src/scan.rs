@@ -64,6 +64,9 @@ fn for_blocks(
     channels: usize,
     job: impl Fn(usize, usize) + Sync,
 ) {
+    if time == 0 {
+        return;
+    }
     let blocks = channels.div_ceil(CHANNEL_BLOCK);
     pool.for_ranges(batch * blocks, 1, |range| {
         for task in range {

@@ -685,7 +685,7 @@ fn recurrence_shape(
     given.rank(retention, 1, "[C]")?;
     let channels = retention.shape[0];
     given.require(
-        x.shape[2].is_multiple_of(3) && x.shape[2] / 3 == channels,
+        channels.checked_mul(3) == Some(x.shape[2]),
         || format!("x [B, T, {}] for a retention of {channels}", channels.saturating_mul(3)),
         || x.to_string(),
     )?;

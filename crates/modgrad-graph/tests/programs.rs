@@ -293,6 +293,11 @@ fn shape_rules_say_what_they_expected_and_found() {
             f32s(&[&[1, 2, 3], &[0, 3]]),
             "`causal_convolution`: expected a weight [K, 3] for x of f32[1, 2, 3], found f32[0, 3]",
         ),
+        (
+            Op::GatedRecurrence,
+            f32s(&[&[1, 2, 5], &[2]]),
+            "`gated_recurrence`: expected x [B, T, 6] for a retention of 2, found f32[1, 2, 5]",
+        ),
     ];
     for (op, operands, expected) in rows {
         let mut program = Program::new();

@@ -1,4 +1,4 @@
-//! Attention, rotary positions, convolutions and scans.
+//! Attention, rotary positions, convolutions, scans and recurrences.
 
 use bytemuck::{Pod, Zeroable};
 use modgrad_graph::{Op, Result};
@@ -130,16 +130,14 @@ fn recurrence_gradient(call: &Call<'_, '_>) -> Result<()> {
     floats(call.op, &storages)?;
     let (batch, channels) = (dy.shape[0], dy.shape[2]);
     let (lines, device) = (batch * channels, call.device);
-    // States of every position, and each window's part of dretention behind them.
-    let states = dy.elements() * 4;
-    let scratch = device.scratch(Scratch::First, states + lines * 4)?;
-    let parts = scratch + states as Address;
+    // The states of every position, and dretention of each window.
+    let [states, parts] = device.pieces(Scratch::First, [dy.elements(), lines])?;
     let arguments = [
         x.pointer(),
         retention.pointer(),
         dy.pointer(),
         dx.pointer(),
-        Argument::Pointer(scratch),
+        Argument::Pointer(states),
         Argument::Pointer(parts),
         index(dy.shape[1]),
         index(channels),

@@ -33,8 +33,6 @@ from modgrad.autoresearch.researchers.sources import (
 )
 from modgrad.autoresearch.researchers.tunables import Tunable, read, write
 
-NEVER_EMPTY = "never empty"  # in a field's comment: the model cannot do without
-
 
 @dataclass(frozen=True)
 class Move:
@@ -59,8 +57,7 @@ class Move:
 
 def moves(sources: Sources) -> list[Move]:
     """The moves of the table, and one for each part that can be left out."""
-    parts = [one for one in read(sources) if isinstance(one.value, tuple) and one.value]
-    parts = [one for one in parts if NEVER_EMPTY not in one.comment]
+    parts = [one for one in read(sources) if one.optional and one.value]
     return [*MOVES, *map(_without, parts)]
 
 

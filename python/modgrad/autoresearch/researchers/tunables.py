@@ -29,6 +29,7 @@ from modgrad.autoresearch.researchers.sources import (
     trailing_comment,
 )
 
+_NEVER_EMPTY = "never empty"  # in the comment of a tuple that the model cannot do without
 # `swiglu, geglu, gelu or relu_squared`: what a field's comment allows.
 _CHOICES = re.compile(r"[\w-]+(?:, [\w-]+)*,? or [\w-]+")
 _OPTIMISERS = "modgrad.optim"
@@ -53,6 +54,11 @@ class Tunable:
     def key(self) -> str:
         """What the journal calls it."""
         return f"{self.path}:{self.label}"
+
+    @property
+    def optional(self) -> bool:
+        """Whether it is a tuple of parts that can all be left out."""
+        return isinstance(self.value, tuple) and _NEVER_EMPTY not in self.comment
 
 
 def read(sources: Sources) -> list[Tunable]:

@@ -4,6 +4,7 @@ mod memory;
 mod memory_rows;
 mod muon;
 mod ops;
+mod sequences;
 mod spatial;
 mod thought;
 

@@ -206,6 +206,10 @@ pub fn evaluate(op: &Op, inputs: &[&Array], key: RunKey) -> Result<Vec<Array>> {
     }
 }
 
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 fn one(array: Array) -> Result<Vec<Array>> {
     Ok(vec![array])
 }

@@ -1,15 +1,13 @@
 //! From ops to kernels: one arm an op, in the order of the op set.
 
 use bytemuck::Pod;
-use modgrad_compute::attention::{self, AttentionShape};
 use modgrad_compute::gemm::{self, Matrix, Output};
 use modgrad_compute::movement::{self, Slicing};
 use modgrad_compute::{
-    Pool, bf16, convolution, elementwise, embedding, gate, norm, recurrence, reduce, rope, scan,
-    selection, softmax,
+    Pool, bf16, convolution, elementwise, embedding, gate, norm, reduce, selection, softmax,
 };
 
-use super::{HostMemory, memory_rows as memory, spatial, thought};
+use super::{HostMemory, memory_rows as memory, sequences, spatial, thought};
 use crate::backend::Product;
 use crate::error::{Error, Result};
 use crate::layout::{around, broadcast_strides, contiguous_strides};
@@ -67,7 +65,9 @@ macro_rules! with_indices {
     };
 }
 
-fn stored_as(storage: Storage) -> Error {
+pub(super) use {into_float, with_floats};
+
+pub(super) fn stored_as(storage: Storage) -> Error {
     Error::malformed(format!("an operand is stored as {storage:?}, which its op cannot read"))
 }
 
@@ -392,113 +392,15 @@ pub(super) fn run(
         Op::MixRows => memory::mix_rows(pool, x, &mut out[0])?,
         Op::MixRowsGradient => memory::mix_rows_gradient(pool, x, &mut out[0])?,
 
-        Op::CausalAttention { window } => {
-            let (y, logsumexp) = two(out);
-            attention::causal_attention(
-                pool,
-                heads(x[0].shape),
-                *window,
-                x[0].slice(),
-                x[1].slice(),
-                x[2].slice(),
-                y.slice_mut(),
-                logsumexp.slice_mut(),
-            );
-        }
-        Op::CausalAttentionGradient { window } => {
-            let [dq, dk, dv] = out else {
-                return Err(arity(op));
-            };
-            attention::causal_attention_gradient(
-                pool,
-                heads(x[0].shape),
-                *window,
-                x[0].slice(),
-                x[1].slice(),
-                x[2].slice(),
-                x[3].slice(),
-                x[4].slice(),
-                x[5].slice(),
-                dq.slice_mut(),
-                dk.slice_mut(),
-                dv.slice_mut(),
-            );
-        }
-        Op::Rope { base, rotated, inverse } => {
-            let shape = heads(x[0].shape);
-            rope::rope(pool, shape, *base, *rotated, *inverse, x[0].slice(), out[0].slice_mut());
-        }
-        Op::CausalConvolution => {
-            let (batch, time, channels) = windows(x[0].shape);
-            let (width, a, weight) = (x[1].shape[0], x[0].slice(), x[1].slice());
-            let y = out[0].slice_mut();
-            convolution::causal_convolution(pool, batch, time, channels, width, a, weight, y);
-        }
-        Op::CausalConvolutionGradient => {
-            let (batch, time, channels) = windows(x[0].shape);
-            let (dx, dweight) = two(out);
-            convolution::causal_convolution_gradient(
-                pool,
-                batch,
-                time,
-                channels,
-                x[1].shape[0],
-                x[0].slice(),
-                x[1].slice(),
-                x[2].slice(),
-                dx.slice_mut(),
-                dweight.slice_mut(),
-            );
-        }
-        Op::LinearScan => {
-            let (batch, time, channels) = windows(x[0].shape);
-            let (a, b, h) = (x[0].slice(), x[1].slice(), out[0].slice_mut());
-            scan::linear_scan(pool, batch, time, channels, a, b, h);
-        }
-        Op::LinearScanGradient => {
-            let (batch, time, channels) = windows(x[0].shape);
-            let (da, db) = two(out);
-            scan::linear_scan_gradient(
-                pool,
-                batch,
-                time,
-                channels,
-                x[0].slice(),
-                x[1].slice(),
-                x[2].slice(),
-                da.slice_mut(),
-                db.slice_mut(),
-            );
-        }
-
-        Op::GatedRecurrence => {
-            let sizes = recurrence_sizes(out[0].shape);
-            let retention = x[1].slice();
-            with_floats!(
-                [a = x[0]],
-                into_float!(y = out[0], recurrence::gated_recurrence(pool, sizes, a, retention, y))
-            );
-        }
-        Op::GatedRecurrenceGradient => {
-            let sizes = recurrence_sizes(x[2].shape);
-            let retention = x[1].slice();
-            let (dx, dretention) = two(out);
-            with_floats!(
-                [a = x[0], dy = x[2]],
-                into_float!(
-                    dx = dx,
-                    recurrence::gated_recurrence_gradient(
-                        pool,
-                        sizes,
-                        a,
-                        retention,
-                        dy,
-                        dx,
-                        dretention.slice_mut(),
-                    )
-                )
-            );
-        }
+        Op::CausalAttention { .. }
+        | Op::CausalAttentionGradient { .. }
+        | Op::Rope { .. }
+        | Op::CausalConvolution
+        | Op::CausalConvolutionGradient
+        | Op::LinearScan
+        | Op::LinearScanGradient
+        | Op::GatedRecurrence
+        | Op::GatedRecurrenceGradient => sequences::run(pool, op, x, out)?,
 
         Op::Synchronisation => thought::synchronisation(pool, x, out)?,
         Op::SynchronisationGradient => thought::synchronisation_gradient(pool, x, out)?,
@@ -519,11 +421,11 @@ pub(super) fn run(
     Ok(())
 }
 
-fn arity(op: &Op) -> Error {
+pub(super) fn arity(op: &Op) -> Error {
     Error::malformed(format!("`{}` was planned with the wrong number of outputs", op.name()))
 }
 
-fn two<'s, 'a>(out: &'s mut [Out<'a>]) -> (&'s mut Out<'a>, &'s mut Out<'a>) {
+pub(super) fn two<'s, 'a>(out: &'s mut [Out<'a>]) -> (&'s mut Out<'a>, &'s mut Out<'a>) {
     let (first, rest) = out.split_first_mut().expect("planned with two outputs");
     (first, &mut rest[0])
 }
@@ -533,17 +435,8 @@ fn last(shape: &[usize]) -> usize {
 }
 
 /// [B, T, everything else].
-fn windows(shape: &[usize]) -> (usize, usize, usize) {
+pub(super) fn windows(shape: &[usize]) -> (usize, usize, usize) {
     (shape[0], shape[1], shape[2..].iter().product())
-}
-
-fn recurrence_sizes(shape: &[usize]) -> recurrence::Sizes {
-    let (batch, time, channels) = windows(shape);
-    recurrence::Sizes { batch, time, channels }
-}
-
-fn heads(shape: &[usize]) -> AttentionShape {
-    AttentionShape { batch: shape[0], time: shape[1], heads: shape[2], head_width: shape[3] }
 }
 
 fn copy(

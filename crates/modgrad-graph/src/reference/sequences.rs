@@ -1,6 +1,6 @@
 //! Ops along time: rotary embedding, causal convolution, linear recurrence.
 
-use super::Array;
+use super::{Array, sigmoid};
 
 /// Channels i and i + rotated/2, for i below rotated/2, turn together by
 /// t·base^(−2i/rotated); by minus that where `inverse`.
@@ -117,10 +117,6 @@ fn part(x: &Array, index: usize) -> Array {
     Array::from_fn(&[x.shape[0], x.shape[1], channels], |at| {
         x.at(&[at[0], at[1], index * channels + at[2]])
     })
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// Every (window, time, channel), times of a window in order.

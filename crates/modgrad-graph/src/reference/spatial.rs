@@ -5,7 +5,7 @@
 
 #![allow(clippy::needless_range_loop)] // Indices as in the equations.
 
-use super::Array;
+use super::{Array, sigmoid};
 use crate::error::{Error, Result};
 
 /// One sample's ticks; each field is [tick][cell][channel].
@@ -28,10 +28,6 @@ pub(super) struct Thought<'a> {
     reads: Vec<usize>,
     last: usize,
     samples: Vec<Sample>,
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 impl<'a> Thought<'a> {

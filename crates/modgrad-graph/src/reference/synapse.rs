@@ -1,12 +1,8 @@
 //! The synapse of a thought, one row at a time, and its adjoint.
 
-use super::Array;
+use super::{Array, sigmoid};
 
 const EPSILON: f64 = 1e-5;
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
 
 /// What a row went through in one layer.
 struct Layer {

@@ -3,9 +3,9 @@
 
 #![allow(clippy::needless_range_loop)] // Indices as in the equations.
 
-use super::Array;
 use super::synapse::Row;
 use super::synchronisation::pairs;
+use super::{Array, sigmoid};
 use crate::error::Result;
 use crate::shape::thought::{PROJECTIONS, SYNAPSE, level_operands, synapse_operands};
 
@@ -49,10 +49,6 @@ pub(super) struct Thought<'a> {
     count: usize,
     /// [B][T].
     ticks: Vec<Vec<Tick>>,
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// (da, db) of a·σ(b).

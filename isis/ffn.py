@@ -22,11 +22,12 @@ from modgrad import functional as F
 from modgrad import nn
 from modgrad.errors import UsageError
 from modgrad.memory import EARLIER, LEADING, STATISTICS, CountedMemory, Rows
-from modgrad.program import Tensor
+from modgrad.program import Operand, Tensor
 
 VOCABULARY = 256
 # Experts agree, so that a step of all gates moves logits far: they go at a smaller pace.
 GATE_PACE = 0.05
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)  # of what is learned, tried on text held out
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,7 @@ class CountedFFN(nn.Module):
     logits = head(h) + Σ_k gate_k · ln p_k over the experts of a `CountedMemory`, the
     gates linear in the net's h and in what is known of each expert's context. At first
     the head is zero and the only gates that are open are the online mixers', evenly.
+    What a scoring adds to that is scaled by a share, which `isis.held_out` fits.
     """
 
     def __init__(self, config: FFNConfig, counts: Counts) -> None:
@@ -284,12 +286,14 @@ class CountedFFN(nn.Module):
         self.head = nn.Linear(config.width, VOCABULARY, gain=0.0)
         self.gates = nn.Linear(config.width, self.memory.experts, gain=0.0)
         self.trust = nn.Linear(statistics, self.memory.experts, gain=0.0)
-        shares = np.zeros(self.memory.experts, np.float32)
-        shares[-self.memory.mixers :] = 1.0 / self.memory.mixers
-        self.shares = nn.Parameter(shares)
+        even = np.zeros(self.memory.experts, np.float32)
+        even[-self.memory.mixers :] = 1.0 / self.memory.mixers
+        self.shares = nn.Parameter(even)
+        self.first_shares = nn.Parameter(even, trainable=False)
+        self.learned_share = nn.Parameter(np.ones(1, np.float32), trainable=False)
 
-    def mixed(self, tokens: Tensor, rows: Rows, training: bool = False) -> tuple[Tensor, Tensor]:
-        """The model itself: logits, and the gates [B, T, K] that they were mixed by."""
+    def read(self, tokens: Tensor, rows: Rows, training: bool = False) -> tuple[Tensor, Tensor]:
+        """The net itself: what the head reads [B, T, W], and the gates [B, T, K]."""
         config = self.config
         batch, time = tokens.shape
         recent = self.embedding(F.byte_context(tokens, config.last_bytes))  # [B, T, K, width]
@@ -303,17 +307,23 @@ class CountedFFN(nn.Module):
         for block in self.blocks:
             x = block(x, training)
         x = self.norm(x)
-        gates = (self.gates(x) + self.trust(statistics)) * GATE_PACE + self.shares
-        return F.mix_rows(self.head(x), gates, rows.mixed), gates
+        return x, (self.gates(x) + self.trust(statistics)) * GATE_PACE + self.shares
 
     def score(self, tokens: Tensor) -> dict[str, Tensor]:
         """The program that a checkpoint holds and the evaluator runs."""
-        return {"logits": self.mixed(tokens, self.memory(tokens))[0]}
+        return {"logits": self.watch(tokens)["logits"]}
 
     def watch(self, tokens: Tensor) -> dict[str, Tensor]:
         """The same with its gates, for pictures."""
-        logits, gates = self.mixed(tokens, self.memory(tokens))
+        rows = self.memory(tokens)
+        x, gates = self.read(tokens, rows)
+        logits, gates = self.shrunk(x, gates, rows, self.learned_share)
         return {"logits": logits, "gates": gates}
+
+    def shrunk(self, x: Tensor, gates: Tensor, rows: Rows, share: Operand) -> tuple[Tensor, Tensor]:
+        """Logits and gates with a share of what was learned."""
+        gates = (gates - self.first_shares) * share + self.first_shares
+        return F.mix_rows(self.head(x * share), gates, rows.mixed), gates
 
     def loss(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The mean loss in nats, each window's own, and what the memory learns from.
@@ -321,13 +331,26 @@ class CountedFFN(nn.Module):
         `tokens` come with the text around the windows, which is taken out of the counts
         so that what is trained on looks like any other text.
         """
-        length = targets.shape[1]
-        margin = (tokens.shape[1] - length - EARLIER) // 2
-        rows = self.memory.taken_out(tokens, margin)
-        window = tokens[:, EARLIER + margin : EARLIER + margin + length]
-        logits, _ = self.mixed(window, rows, training=True)
-        losses = F.cross_entropy(logits, targets)
+        window, rows = self.taken_out(tokens, targets.shape[1])
+        x, gates = self.read(window, rows, training=True)
+        losses = F.cross_entropy(F.mix_rows(self.head(x), gates, rows.mixed), targets)
         return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}
+
+    def losses_by_share(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The mean loss f32[S] with each of `SHARES`, of windows as `loss` has them."""
+        window, rows = self.taken_out(tokens, targets.shape[1])
+        x, gates = self.read(window, rows)
+        losses = []
+        for share in SHARES:
+            logits, _ = self.shrunk(x, gates, rows, share)
+            losses.append(F.cross_entropy(logits, targets).mean().reshape(1))
+        return {"losses": F.concat(losses, axis=0)}
+
+    def taken_out(self, tokens: Tensor, length: int) -> tuple[Tensor, Rows]:
+        """Windows of `length` in the text around them, and their rows without that text."""
+        margin = (tokens.shape[1] - length - EARLIER) // 2
+        window = tokens[:, EARLIER + margin : EARLIER + margin + length]
+        return window, self.memory.taken_out(tokens, margin)
 
 
 def make_model(preset: str, config: FFNConfig) -> FFN | CountedFFN:

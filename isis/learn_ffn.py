@@ -18,6 +18,7 @@ from modgrad.schedule import warmdown
 from modgrad.training import Training
 
 from isis.ffn import FFN, CountedFFN, config_from, make_model
+from isis.held_out import fit_learned_share
 
 SCORED_BYTES = 8192  # that the evaluator's program takes at once
 
@@ -43,6 +44,7 @@ class Recipe:
     # Bytes on either side of a window that are taken out of the counts with it: the rest
     # of its document, which knows its names as no new text does.
     margin: int = 16384
+    held_out: int = 64  # windows, at most, that tell how far to trust the net
     counting: float = 0.15  # share of the budget that counting a text may take
     passes: int = 0  # over the data at most, where only time is limited; 0: any number
 
@@ -64,6 +66,7 @@ RECIPES: dict[str, Recipe] = {
 }
 COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
 LEAST_MARGINS = 32  # that a text holds: of a small one, less is taken out
+LEAST_WINDOWS = 8  # that a text holds for each that is held out
 LEAST_STEPS = 1000  # however small the data
 MOST_DECAY = 3.0  # however small the data
 
@@ -112,7 +115,17 @@ def train(
         data = count(run, model.memory, data, memory_mb, seconds, threads)
         margin = min(recipe.margin, data.size // LEAST_MARGINS)
         before, after = EARLIER + margin, margin
-        windows = Windows(data, recipe.batch, recipe.time, seed, before=before, after=after)
+        batches = min(recipe.held_out, data.size // recipe.time // LEAST_WINDOWS) // recipe.batch
+        held_out = batches * recipe.batch
+        windows = Windows(
+            data,
+            recipe.batch,
+            recipe.time,
+            seed,
+            before=before,
+            after=after,
+            held_out=held_out,
+        )
         learner = model.memory
     length = windows.before + recipe.time + windows.after
     tokens = spec((recipe.batch, length), "u8")
@@ -133,6 +146,7 @@ def train(
         programs["watch"] = trace(model.watch, tokens=spec((1, config.context), "u8"))
     dream = Dream(recipe.dream_windows)  # starts anew when a run is resumed
 
+    run.leave(windows.held_out.size // recipe.batch)
     run.begin(training, programs, learner)
     while run.continues():
         step = training.steps
@@ -148,6 +162,10 @@ def train(
         if learner is not None:
             learner.learn(training)
         run.record(loss, y.size)
+    if isinstance(model, CountedFFN) and windows.held_out.size:
+        fit_learned_share(model, training, windows)
+        share = float(model.learned_share.value[0])
+        run.say(f"kept {share:.2f} of what the net adds to the counts, by text held out")
     run.finish()
     return run, training
 

@@ -59,9 +59,11 @@ class Windows:
         *,
         before: int = 0,
         after: int = 0,
+        held_out: int = 0,
     ) -> None:
         """Windows of `length` bytes; tokens come with `before` and `after` bytes of the
-        data around them."""
+        data around them. None that is drawn overlaps one of the `held_out` windows that
+        are spread over the data, at most a quarter of it."""
         needed = before + length + max(after, 1)
         if data.size < needed:
             raise DataError(
@@ -70,6 +72,12 @@ class Windows:
         self.data, self.batch, self.length, self.seed = data, batch, length, seed
         self.before, self.after = before, after
         self._first, self._last = before, data.size - length - max(after, 1)
+        stretch = (self._last + 1 - self._first) / max(held_out, 1)
+        if held_out and stretch < 4 * length:
+            raise DataError(
+                f"the data has {data.size} bytes: too few to hold out {held_out} windows"
+            )
+        self.held_out = self._first + ((np.arange(held_out) + 0.5) * stretch).astype(np.int64)
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Where the windows of a step begin: at random in each of `batch` equal
@@ -77,7 +85,11 @@ class Windows:
         generator = np.random.default_rng((self.seed, step))
         stretch = (self._last + 1 - self._first) / self.batch
         offsets = (np.arange(self.batch) + generator.random(self.batch)) * stretch
-        return np.minimum(self._first + offsets.astype(np.int64), self._last)
+        starts = np.minimum(self._first + offsets.astype(np.int64), self._last)
+        if not self.held_out.size:
+            return starts
+        nearest = self.held_out[abs(self.held_out[:, None] - starts).argmin(0)]
+        return np.where(abs(starts - nearest) < self.length, nearest + self.length, starts)
 
     def at(self, starts: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
         """(tokens u8[B, before + T + after], targets u8[B, T]) of the windows that begin

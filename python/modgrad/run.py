@@ -70,6 +70,7 @@ class Run:
         self.trained_seconds = 0.0
         self.interrupted = False
         self._spent = 0.0
+        self._steps_left_over = 0
         self._start: float | None = None
         self._learner: Learner | None = None
         self._training: Training
@@ -148,7 +149,12 @@ class Run:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         self.start_clock()
-        self._last_save = time.monotonic()
+        self._begun, self._first_step = time.monotonic(), training.steps
+        self._last_save = self._begun
+
+    def leave(self, steps: int) -> None:
+        """Leaves the time of so many steps of the budget to what comes after the last."""
+        self._steps_left_over = steps
 
     def say(self, line: str) -> None:
         """Prints a line among those of the progress."""
@@ -171,10 +177,17 @@ class Run:
         steps, whichever is further on; 0 where neither is limited."""
         used = [0.0]
         if self.budget is not None:
-            used.append(self.seconds / self.budget)
+            used.append((self.seconds + self._left_over()) / self.budget)
         if self.steps is not None:
             used.append(self._training.steps / self.steps if self.steps else 1.0)
         return min(1.0, max(used))
+
+    def _left_over(self) -> float:
+        """Seconds that the steps left over take."""
+        steps = self._training.steps - self._first_step
+        if not steps:
+            return 0.0
+        return self._steps_left_over * (time.monotonic() - self._begun) / steps
 
     def continues(self) -> bool:
         """Whether there is budget left and nobody has pressed ^C."""
@@ -202,11 +215,19 @@ class Run:
         checkpoint.save(
             self.path,
             programs=self._programs,
-            weights=self._training.weights(),
+            weights=self._weights(),
             state=self._training.state() | self._learner_state(),
             meta=meta,
         )
         self._last_save = time.monotonic()
+
+    def _weights(self) -> dict[str, Array]:
+        """What the saved programs read: of training, or as it stands in the model."""
+        programs = self._programs.values()
+        standing = {
+            name: value for program in programs for name, value in program.weights().items()
+        }
+        return standing | self._training.weights()
 
     def _learner_state(self) -> dict[str, Array]:
         state = {} if self._learner is None else self._learner.state()

@@ -133,6 +133,7 @@ class Training:
         if raw:
             kept |= {f"average/{name}": weights[name] for name in raw}
             self.averaging = True
-        self.core.set_parameters({**weights, **raw})
+        own = {name: weights[name] for name in weights if name in self.program.parameters}
+        self.core.set_parameters({**own, **raw})
         self.core.set_state(kept)
         self.core.step = steps

@@ -293,7 +293,7 @@ class CountedFFN(nn.Module):
         self.learned_share = nn.Parameter(np.ones(1, np.float32), trainable=False)
 
     def read(self, tokens: Tensor, rows: Rows, training: bool = False) -> tuple[Tensor, Tensor]:
-        """The net itself: what the head reads [B, T, W], and the gates [B, T, K]."""
+        """The net itself: the logits that it adds [B, T, 256], and the gates [B, T, K]."""
         config = self.config
         batch, time = tokens.shape
         recent = self.embedding(F.byte_context(tokens, config.last_bytes))  # [B, T, K, width]
@@ -307,7 +307,8 @@ class CountedFFN(nn.Module):
         for block in self.blocks:
             x = block(x, training)
         x = self.norm(x)
-        return x, (self.gates(x) + self.trust(statistics)) * GATE_PACE + self.shares
+        gates = (self.gates(x) + self.trust(statistics)) * GATE_PACE + self.shares
+        return self.head(x), gates
 
     def score(self, tokens: Tensor) -> dict[str, Tensor]:
         """The program that a checkpoint holds and the evaluator runs."""
@@ -316,14 +317,13 @@ class CountedFFN(nn.Module):
     def watch(self, tokens: Tensor) -> dict[str, Tensor]:
         """The same with its gates, for pictures."""
         rows = self.memory(tokens)
-        x, gates = self.read(tokens, rows)
-        logits, gates = self.shrunk(x, gates, rows, self.learned_share)
+        logits, gates = self.shrunk(*self.read(tokens, rows), self.learned_share)
+        logits = F.mix_rows(logits, gates, rows.mixed)
         return {"logits": logits, "gates": gates}
 
-    def shrunk(self, x: Tensor, gates: Tensor, rows: Rows, share: Operand) -> tuple[Tensor, Tensor]:
-        """Logits and gates with a share of what was learned."""
-        gates = (gates - self.first_shares) * share + self.first_shares
-        return F.mix_rows(self.head(x * share), gates, rows.mixed), gates
+    def shrunk(self, logits: Tensor, gates: Tensor, share: Operand) -> tuple[Tensor, Tensor]:
+        """A share of what the net learned to add, to logits and to gates."""
+        return logits * share, (gates - self.first_shares) * share + self.first_shares
 
     def loss(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The mean loss in nats, each window's own, and what the memory learns from.
@@ -332,18 +332,19 @@ class CountedFFN(nn.Module):
         so that what is trained on looks like any other text.
         """
         window, rows = self.taken_out(tokens, targets.shape[1])
-        x, gates = self.read(window, rows, training=True)
-        losses = F.cross_entropy(F.mix_rows(self.head(x), gates, rows.mixed), targets)
+        logits, gates = self.read(window, rows, training=True)
+        losses = F.cross_entropy(F.mix_rows(logits, gates, rows.mixed), targets)
         return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}
 
     def losses_by_share(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The mean loss f32[S] with each of `SHARES`, of windows as `loss` has them."""
         window, rows = self.taken_out(tokens, targets.shape[1])
-        x, gates = self.read(window, rows)
+        whole = self.read(window, rows)
         losses = []
         for share in SHARES:
-            logits, _ = self.shrunk(x, gates, rows, share)
-            losses.append(F.cross_entropy(logits, targets).mean().reshape(1))
+            logits, gates = self.shrunk(*whole, share)
+            mixed = F.mix_rows(logits, gates, rows.mixed)
+            losses.append(F.cross_entropy(mixed, targets).mean().reshape(1))
         return {"losses": F.concat(losses, axis=0)}
 
     def taken_out(self, tokens: Tensor, length: int) -> tuple[Tensor, Rows]:

@@ -42,6 +42,34 @@ def test_windows_lie_in_the_data_and_targets_follow_tokens(
     np.testing.assert_array_equal(windows.draw(step)[0], tokens)
 
 
+@given(
+    held_out=st.integers(1, 12),
+    length=st.integers(1, 30),
+    before=st.integers(0, 50),
+    after=st.integers(0, 50),
+    more=st.integers(0, 500),
+    step=st.integers(0, 1000),
+)
+def test_windows_held_out_are_never_drawn(
+    held_out: int, length: int, before: int, after: int, more: int, step: int
+) -> None:
+    size = before + length + max(after, 1) - 1 + 4 * held_out * length + more
+    data = (np.arange(size) % 251).astype(np.uint8)
+    windows = Windows(data, 7, length, 0, before=before, after=after, held_out=held_out)
+    assert windows.held_out.size == held_out
+    tokens, targets = windows.at(windows.held_out)
+    assert tokens.shape == (held_out, before + length + after)
+    assert targets.shape == (held_out, length)
+    starts = windows.starts(step)
+    assert abs(starts[:, None] - windows.held_out).min() >= length
+    assert windows.draw(step)[0].shape == (7, before + length + after)
+
+
+def test_more_held_out_than_there_is_room_for_is_refused() -> None:
+    with pytest.raises(DataError, match="too few to hold out 3 windows"):
+        Windows(np.zeros(120, np.uint8), 1, 10, 0, held_out=3)
+
+
 def test_draws_differ_by_step_and_seed_and_reach_every_byte() -> None:
     data = np.zeros(1000, np.uint8)
     windows = Windows(data, 4, 10, seed=0)

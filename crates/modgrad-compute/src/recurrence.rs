@@ -34,25 +34,20 @@ impl Sizes {
         self.batch * self.time * self.channels
     }
 
-    /// Calls `job` for each block of channels of each window, with what `scratch` makes
-    /// for each thread.
-    fn for_blocks<S>(
-        self,
-        pool: &Pool,
-        scratch: impl Fn() -> S + Sync,
-        job: impl Fn(Block, &mut S) + Sync,
-    ) {
+    /// Calls `job` with each thread's blocks of channels, those of one window at a time.
+    fn for_blocks(self, pool: &Pool, job: impl Fn(&[Block]) + Sync) {
         if self.elements() == 0 {
             return;
         }
-        let blocks = self.channels.div_ceil(CHANNEL_BLOCK);
-        pool.for_ranges(self.batch * blocks, 1, |range| {
-            let mut scratch = scratch();
-            for task in range {
-                let (window, channel) = (task / blocks, task % blocks * CHANNEL_BLOCK);
+        let in_window = self.channels.div_ceil(CHANNEL_BLOCK);
+        pool.for_ranges(self.batch * in_window, 1, |range| {
+            let block = |index| {
+                let (window, channel) = (index / in_window, index % in_window * CHANNEL_BLOCK);
                 let lanes = CHANNEL_BLOCK.min(self.channels - channel);
-                job(Block { sizes: self, window, channel, lanes }, &mut scratch);
-            }
+                Block { sizes: self, window, channel, lanes }
+            };
+            let blocks: Vec<Block> = range.map(block).collect();
+            blocks.chunk_by(|one, next| one.window == next.window).for_each(&job);
         });
     }
 }
@@ -99,7 +94,7 @@ pub fn gated_recurrence<X: Element, Y: Element>(
     ];
     check("gated_recurrence", &lengths);
     let y = SharedMut::new(y);
-    sizes.for_blocks(pool, || (), |block, ()| run(block, x, retention, &y));
+    sizes.for_blocks(pool, |blocks| run(blocks, x, retention, &y));
 }
 
 /// The exact adjoint of [`gated_recurrence`]: `dx` and `dretention` from `dy`.
@@ -124,10 +119,13 @@ pub fn gated_recurrence_gradient<X: Element, D: Element, G: Element>(
     // dretention of each window, so that their sum does not depend on the threads.
     let mut parts = vec![0.0f32; sizes.batch * channels];
     let (dx, shared_parts) = (SharedMut::new(dx), SharedMut::new(&mut parts));
-    // a at every t, h at every t − 1; as wide for few channels as for 64.
-    let scratch = || [0, 1].map(|more| vec![[0.0; CHANNEL_BLOCK]; sizes.time + more]);
-    sizes.for_blocks(pool, scratch, |block, [keeps, states]| {
-        run_backward(block, x, retention, dy, keeps, states, &dx, &shared_parts);
+    sizes.for_blocks(pool, |blocks| {
+        // a at every t, h at every t − 1; as wide for few channels as for 64.
+        let [mut keeps, mut states] =
+            [0, 1].map(|more| vec![[0.0; CHANNEL_BLOCK]; sizes.time + more]);
+        for &block in blocks {
+            run_backward(block, x, retention, dy, &mut keeps, &mut states, &dx, &shared_parts);
+        }
     });
     for part in parts.chunks_exact(channels) {
         dretention.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
@@ -135,27 +133,33 @@ pub fn gated_recurrence_gradient<X: Element, D: Element, G: Element>(
 }
 
 multiversion! {
-    /// One block of [`gated_recurrence`]: no other task writes its elements of `y`.
+    /// Blocks of one window of [`gated_recurrence`]: no other task writes their elements of
+    /// `y`. All of them at one time before any at the next, as x lies in memory.
     fn run[X: Element, Y: Element](
-        block: Block,
+        blocks: &[Block],
         x: &[X],
         retention: &[f32],
         y: &SharedMut<'_, Y>,
     ) {
-        let mut lasting = [0.0; CHANNEL_BLOCK];
-        read(block, &retention[block.channel..], &mut lasting);
+        let zeros = vec![[0.0; CHANNEL_BLOCK]; blocks.len()];
+        let (mut lastings, mut states) = (zeros.clone(), zeros);
+        for (block, lasting) in blocks.iter().zip(&mut lastings) {
+            read(*block, &retention[block.channel..], lasting);
+        }
         let [mut retain, mut value, mut gate] = [[0.0; CHANNEL_BLOCK]; 3];
-        let [mut state, mut now] = [[0.0; CHANNEL_BLOCK]; 2];
-        for t in 0..block.sizes.time {
-            read(block, &x[block.third(t, 0)..], &mut retain);
-            read(block, &x[block.third(t, 1)..], &mut value);
-            read(block, &x[block.third(t, 2)..], &mut gate);
-            for c in 0..CHANNEL_BLOCK {
-                let keep = sigmoid(retain[c] + lasting[c]);
-                state[c] = value[c] + keep * (state[c] - value[c]);
-                now[c] = state[c] * silu(gate[c]);
+        let mut now = [0.0; CHANNEL_BLOCK];
+        for t in 0..blocks[0].sizes.time {
+            for ((&block, lasting), state) in blocks.iter().zip(&lastings).zip(&mut states) {
+                read(block, &x[block.third(t, 0)..], &mut retain);
+                read(block, &x[block.third(t, 1)..], &mut value);
+                read(block, &x[block.third(t, 2)..], &mut gate);
+                for c in 0..CHANNEL_BLOCK {
+                    let keep = sigmoid(retain[c] + lasting[c]);
+                    state[c] = value[c] + keep * (state[c] - value[c]);
+                    now[c] = state[c] * silu(gate[c]);
+                }
+                write(block, &now, y, block.row(t));
             }
-            write(block, &now, y, block.row(t));
         }
     }
 }

@@ -44,7 +44,7 @@ class Recipe:
     # Bytes on either side of a window that are taken out of the counts with it: the rest
     # of its document, which knows its names as no new text does.
     margin: int = 16384
-    held_out: int = 64  # windows, at most, that tell how far to trust the net
+    held_out: int = 16  # windows, at most, that tell how far to trust the net
     counting: float = 0.15  # share of the budget that counting a text may take
     passes: int = 0  # over the data at most, where only time is limited; 0: any number
 
@@ -66,7 +66,7 @@ RECIPES: dict[str, Recipe] = {
 }
 COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
 LEAST_MARGINS = 32  # that a text holds: of a small one, less is taken out
-LEAST_WINDOWS = 8  # that a text holds for each that is held out
+WINDOWS_FOR_ONE = 64  # that a text holds for each that is held out, of a small one 8
 LEAST_STEPS = 1000  # however small the data
 MOST_DECAY = 3.0  # however small the data
 
@@ -115,8 +115,6 @@ def train(
         data = count(run, model.memory, data, memory_mb, seconds, threads)
         margin = min(recipe.margin, data.size // LEAST_MARGINS)
         before, after = EARLIER + margin, margin
-        batches = min(recipe.held_out, data.size // recipe.time // LEAST_WINDOWS) // recipe.batch
-        held_out = batches * recipe.batch
         windows = Windows(
             data,
             recipe.batch,
@@ -124,7 +122,7 @@ def train(
             seed,
             before=before,
             after=after,
-            held_out=held_out,
+            held_out=held_out_windows(recipe, data.size),
         )
         learner = model.memory
     length = windows.before + recipe.time + windows.after
@@ -165,9 +163,19 @@ def train(
     if isinstance(model, CountedFFN) and windows.held_out.size:
         fit_learned_share(model, training, windows)
         share = float(model.learned_share.value[0])
-        run.say(f"kept {share:.2f} of what the net adds to the counts, by text held out")
+        if share < 1.0:
+            run.say(f"keeps {share} of what the net adds to the counts, by text held out")
     run.finish()
     return run, training
+
+
+def held_out_windows(recipe: Recipe, size: int) -> int:
+    """How many windows of a text are held out: whole batches, none of the smallest texts."""
+    there = size // recipe.time
+    if there < 8 * recipe.batch:
+        return 0
+    most = min(recipe.held_out, there // WINDOWS_FOR_ONE)
+    return max(1, most // recipe.batch) * recipe.batch
 
 
 def count(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from modgrad import nn, optim, run, spec, trace
+from modgrad.errors import UsageError
 from modgrad.program import Tensor
 from modgrad.run import Run
 from modgrad.training import Training
@@ -68,3 +69,13 @@ def test_what_only_the_score_reads_is_saved_as_it_stands(tmp_path: Path) -> None
     assert set(training.weights()) == {"slope"}
     score = run.checkpoint.load(tmp_path / "m.ckpt")
     assert score.weights["offset"] == 4.0
+
+
+def test_two_runs_cannot_train_one_checkpoint(tmp_path: Path) -> None:
+    started, _, _ = begun(tmp_path / "m.ckpt", 10.0, 0)
+    with pytest.raises(UsageError, match="another run is training it"):
+        begun(tmp_path / "m.ckpt", 10.0, 0)
+    begun(tmp_path / "other.ckpt", 10.0, 0)[0].finish()
+    started.finish()
+    begun(tmp_path / "m.ckpt", 10.0, 0)[0].finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.ckpt", "other.ckpt"]

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from modgrad import checkpoint
 from modgrad.errors import UsageError
 from modgrad.program import Array, Program
@@ -90,6 +92,7 @@ class Run:
             raise UsageError(
                 f"{self.path.parent}: no checkpoint can be written there ({error.strerror})"
             ) from None
+        self._lock = self._locked()
         if not self.path.exists():
             return None
         saved = checkpoint.load(self.path)
@@ -106,6 +109,17 @@ class Run:
                     "resume it with the same, or name another file"
                 )
         return saved
+
+    def _locked(self) -> FileLock:
+        """A lock on the checkpoint, of which two runs would each undo what the other saved."""
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"{self.path}: another run is training it; wait for that, or name another file"
+            ) from None
+        return lock
 
     def start_clock(self) -> None:
         """Starts the budget's clock; `begin` does where nothing before it is to count."""
@@ -238,6 +252,8 @@ class Run:
         self.trained_seconds = self.seconds
         self._progress.end()
         self.save()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self.interrupted:

@@ -1,6 +1,7 @@
 //! Counting a text.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use modgrad_compute::Pool;
@@ -21,15 +22,38 @@ pub struct Memory<'a> {
 /// How much counting may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct CountLimits {
-    /// Bytes that all tables together may take.
+    /// Bytes that all tables together may take; while they are made, three times as much.
     pub memory: usize,
     /// After which no more of the text is counted.
     pub time: Duration,
 }
 
+impl CountLimits {
+    /// For what is sorted, in multiples of `memory`.
+    const SORTED: usize = 2;
+    /// That this may take in any case.
+    const LEAST_SORTED: usize = 1 << 28;
+    /// Whose records of one kind, of five bytes at most, stay below 4 GiB.
+    const LONGEST_TEXT: usize = 1 << 29;
+
+    fn sorted(self) -> usize {
+        self.memory.saturating_mul(Self::SORTED).max(Self::LEAST_SORTED)
+    }
+
+    /// Bytes of text that can be sorted.
+    fn longest_text(self) -> usize {
+        (self.sorted() / size_of::<u64>()).min(Self::LONGEST_TEXT)
+    }
+
+    /// Kinds of a text of so many bytes that can be sorted side by side.
+    fn kinds_at_once(self, text: usize) -> usize {
+        (self.sorted() / (size_of::<u64>() * text.max(1))).max(1)
+    }
+}
+
 impl<'a> Memory<'a> {
     /// Counts what follows each context of `text`, from its end backwards where not
-    /// all of it can be counted in time.
+    /// all of it can be counted in time or within the memory.
     ///
     /// Each thread counts whole kinds, so the tables do not depend on their number.
     /// Where the tables exceed the memory, contexts that were seen least give way.
@@ -43,9 +67,18 @@ impl<'a> Memory<'a> {
         let kinds = &config.kinds;
         let text = &text[text.len() - countable(pool, kinds, text, limits)..];
         let tables: Vec<Mutex<CountTable<'_>>> = kinds.iter().map(|_| Mutex::default()).collect();
-        pool.for_ranges(kinds.len(), 1, |stretch| {
-            for index in stretch {
-                let table = count_kind(kinds[index], text);
+        let (next, at_once) = (AtomicUsize::new(0), limits.kinds_at_once(text.len()));
+        pool.run(&|thread| {
+            if thread >= at_once {
+                return;
+            }
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&kind) = kinds.get(index) else { break };
+                let mut table = [count_kind(kind, text)];
+                // No more than it may keep in the end, where others are as large.
+                shrink(&mut table, limits.memory / kinds.len().min(4));
+                let [table] = table;
                 *tables[index].lock().expect("no other thread writes this table") = table;
             }
         });
@@ -110,7 +143,8 @@ fn count_kind(kind: ContextKind, text: &[u8]) -> CountTable<'static> {
     CountTable::build(&mut pairs)
 }
 
-/// How many bytes of the text's end can be counted in time, judged by a sample.
+/// How many bytes of the text's end can be counted in time and within the memory, judged
+/// by a sample.
 fn countable(pool: &Pool, kinds: &[ContextKind], text: &[u8], limits: CountLimits) -> usize {
     const SAMPLE: usize = 1 << 18;
     if text.len() <= 2 * SAMPLE || kinds.is_empty() {
@@ -118,10 +152,14 @@ fn countable(pool: &Pool, kinds: &[ContextKind], text: &[u8], limits: CountLimit
     }
     let start = Instant::now();
     count_kind(kinds[kinds.len() - 1], &text[text.len() - SAMPLE..]);
-    let all = start.elapsed().mul_f64(kinds.len() as f64 / pool.threads() as f64);
+    let all = start.elapsed().mul_f64(kinds.len() as f64);
     // Sorting a longer text costs more for each of its bytes, and misses caches.
-    let bytes = SAMPLE as f64 * limits.time.as_secs_f64() / (1.5 * all.as_secs_f64());
-    text.len().min((bytes as usize).max(SAMPLE))
+    let of_one_thread = SAMPLE as f64 * limits.time.as_secs_f64() / (1.5 * all.as_secs_f64());
+    // The more kinds are counted at once, the sooner, but the more memory each byte takes.
+    let at_once = 1..=pool.threads().min(kinds.len());
+    let longest =
+        at_once.map(|n| ((of_one_thread * n as f64) as usize).min(limits.longest_text() / n)).max();
+    text.len().min(longest.unwrap_or(0).max(SAMPLE))
 }
 
 /// Prunes the largest table, again and again, until all fit.
@@ -136,5 +174,25 @@ fn shrink(tables: &mut [CountTable<'_>], memory: usize) {
         };
         least[largest] *= 2;
         tables[largest] = tables[largest].pruned(least[largest]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sorted_is_bounded_by_the_memory() {
+        let limits = |memory| CountLimits { memory, time: Duration::MAX };
+        assert_eq!(limits(1_000_000_000).longest_text(), 250_000_000);
+        assert_eq!(limits(0).longest_text(), 1 << 25);
+        assert_eq!(limits(usize::MAX).longest_text(), 1 << 29);
+        for (memory, text, kinds) in
+            [(1_000_000_000, 250_000_000, 1), (1_000_000_000, 50_000_000, 5), (0, 1 << 25, 1)]
+        {
+            assert_eq!(limits(memory).kinds_at_once(text), kinds);
+            assert!(kinds * text * size_of::<u64>() <= (2 * memory).max(1 << 28));
+        }
+        assert!(limits(0).kinds_at_once(0) > 1);
     }
 }

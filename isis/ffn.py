@@ -266,7 +266,8 @@ class CountedFFN(nn.Module):
     logits = head(h) + Σ_k gate_k · ln p_k over the experts of a `CountedMemory`, the
     gates linear in the net's h and in what is known of each expert's context. At first
     the head is zero and the only gates that are open are the online mixers', evenly.
-    What a scoring adds to that is scaled by a share, which `isis.held_out` fits.
+    Where it is scored, all that was learned beside that is scaled by a share, which
+    `isis.held_out` fits.
     """
 
     def __init__(self, config: FFNConfig, counts: Counts) -> None:

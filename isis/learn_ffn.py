@@ -172,7 +172,7 @@ def train(
 def held_out_windows(recipe: Recipe, size: int) -> int:
     """How many windows of a text are held out: whole batches, none of the smallest texts."""
     there = size // recipe.time
-    if there < 8 * recipe.batch:
+    if not recipe.held_out or there < 8 * recipe.batch:
         return 0
     most = min(recipe.held_out, there // WINDOWS_FOR_ONE)
     return max(1, most // recipe.batch) * recipe.batch

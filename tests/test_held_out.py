@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_the_whole_is_what_is_trained_and_nothing_is_the_mixers_alone() -> None:
     assert losses()[SHARES.index(0.0)] == pytest.approx(mixers_alone, rel=1e-6)
     assert losses()[SHARES.index(1.0)] == pytest.approx(trained(), rel=1e-6)
     assert abs(trained() - mixers_alone) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("held_out", "size", "expected"),
+    [
+        (16, 5 << 20, 16),
+        (16, 1_000_000, 14),
+        (16, 20_000, 2),
+        (16, 16_000, 0),
+        (0, 5 << 20, 0),
+        (1, 5 << 20, 2),
+    ],
+)
+def test_small_texts_hold_out_less(held_out: int, size: int, expected: int) -> None:
+    recipe = replace(learn_ffn.RECIPES["counted"], held_out=held_out)
+    assert learn_ffn.held_out_windows(recipe, size) == expected
 
 
 def test_windows_held_out_are_not_trained_on(

@@ -22,12 +22,11 @@ from modgrad import functional as F
 from modgrad import nn
 from modgrad.errors import UsageError
 from modgrad.memory import EARLIER, LEADING, STATISTICS, CountedMemory, Rows
-from modgrad.program import Operand, Tensor
+from modgrad.program import Tensor
 
 VOCABULARY = 256
 # Experts agree, so that a step of all gates moves logits far: they go at a smaller pace.
 GATE_PACE = 0.05
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of what is learned, tried on text held out
 
 
 @dataclass(frozen=True)
@@ -318,13 +317,10 @@ class CountedFFN(nn.Module):
     def watch(self, tokens: Tensor) -> dict[str, Tensor]:
         """The same with its gates, for pictures."""
         rows = self.memory(tokens)
-        logits, gates = self.shrunk(*self.read(tokens, rows), self.learned_share)
-        logits = F.mix_rows(logits, gates, rows.mixed)
+        logits, gates = self.read(tokens, rows)
+        gates = (gates - self.first_shares) * self.learned_share + self.first_shares
+        logits = F.mix_rows(logits * self.learned_share, gates, rows.mixed)
         return {"logits": logits, "gates": gates}
-
-    def shrunk(self, logits: Tensor, gates: Tensor, share: Operand) -> tuple[Tensor, Tensor]:
-        """A share of what the net learned to add, to logits and to gates."""
-        return logits * share, (gates - self.first_shares) * share + self.first_shares
 
     def loss(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The mean loss in nats, each window's own, and what the memory learns from.
@@ -332,27 +328,13 @@ class CountedFFN(nn.Module):
         `tokens` come with the text around the windows, which is taken out of the counts
         so that what is trained on looks like any other text.
         """
-        window, rows = self.taken_out(tokens, targets.shape[1])
+        length = targets.shape[1]
+        margin = (tokens.shape[1] - length - EARLIER) // 2
+        rows = self.memory.taken_out(tokens, margin)
+        window = tokens[:, EARLIER + margin : EARLIER + margin + length]
         logits, gates = self.read(window, rows, training=True)
         losses = F.cross_entropy(F.mix_rows(logits, gates, rows.mixed), targets)
         return {"loss": losses.mean(), "windows": losses.mean(-1), "lessons": rows.lessons}
-
-    def losses_by_share(self, tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The mean loss f32[S] with each of `SHARES`, of windows as `loss` has them."""
-        window, rows = self.taken_out(tokens, targets.shape[1])
-        whole = self.read(window, rows)
-        losses = []
-        for share in SHARES:
-            logits, gates = self.shrunk(*whole, share)
-            mixed = F.mix_rows(logits, gates, rows.mixed)
-            losses.append(F.cross_entropy(mixed, targets).mean().reshape(1))
-        return {"losses": F.concat(losses, axis=0)}
-
-    def taken_out(self, tokens: Tensor, length: int) -> tuple[Tensor, Rows]:
-        """Windows of `length` in the text around them, and their rows without that text."""
-        margin = (tokens.shape[1] - length - EARLIER) // 2
-        window = tokens[:, EARLIER + margin : EARLIER + margin + length]
-        return window, self.memory.taken_out(tokens, margin)
 
 
 def make_model(preset: str, config: FFNConfig) -> FFN | CountedFFN:

@@ -6,36 +6,54 @@ windows are never trained on, and at the end head and gates are scaled to the sh
 what they learned that predicts those best: all of it on a language, none on random bytes.
 
 The shares that are tried lie far apart, so that few windows tell: what a language gains by
-one between them, 0.001 bits per byte, is less than holding out the text for it costs.
+one between them, 0.001 bits per byte, is no more than holding out the text for it costs.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from modgrad import _core, spec, trace
 from modgrad.data import Windows
+from modgrad.nn import Array
 from modgrad.training import Training
 
-from isis.ffn import SHARES, CountedFFN
+from isis.ffn import CountedFFN
+
+SHARES = (0.0, 0.5, 1.0)
+
+
+def steps_to_fit(windows: Windows) -> int:
+    """The passes that `fit_learned_share` takes, each of them shorter than a step."""
+    return len(SHARES) * (windows.held_out.size // windows.batch)
 
 
 def fit_learned_share(model: CountedFFN, training: Training, windows: Windows) -> None:
-    """Sets `model.learned_share` by the windows held out, under the weights of `training`."""
-    batch, length = windows.batch, windows.before + windows.length + windows.after
-    program = trace(
-        model.losses_by_share,
-        tokens=spec((batch, length), "u8"),
-        targets=spec((batch, windows.length), "u8"),
-    )
-    session = _core.Session(
-        program.core, ["losses"], training.precision, training.threads, training.device
-    )
-    trained = training.weights()
-    weights = program.weights()
-    session.set_parameters({name: trained.get(name, weights[name]) for name in weights})
+    """Sets `model.learned_share` by the windows held out, under the weights of `training`.
+
+    Gradients that this leaves behind are those of no step: it is for the end of a run.
+    """
+    added = [model.head.weight, model.gates.weight, model.trust.weight, model.shares]
+    learned = {str(parameter.name): training.weight(str(parameter.name)) for parameter in added}
+    first = {str(model.shares.name): model.first_shares.value}
     losses = []
-    for first in range(0, windows.held_out.size, batch):
-        tokens, targets = windows.at(windows.held_out[first : first + batch])
-        losses.append(session.run({"tokens": tokens, "targets": targets})["losses"])
-    share = SHARES[int(np.stack(losses).mean(0).argmin())]
-    model.learned_share.value = np.array([share], np.float32)
+    for share in SHARES:
+        training.core.set_parameters(
+            {name: _between(first.get(name), value, share) for name, value in learned.items()}
+        )
+        losses.append(_mean_loss(training, windows))
+    training.core.set_parameters(learned)
+    model.learned_share.value = np.array([SHARES[int(np.argmin(losses))]], np.float32)
+
+
+def _between(first: Array | None, learned: Array, share: float) -> Array:
+    """From `first`, or from zero, a share of the way to what was learned."""
+    if first is None:
+        first = np.zeros_like(learned)
+    return (first + share * (learned - first)).astype(np.float32)
+
+
+def _mean_loss(training: Training, windows: Windows) -> float:
+    losses = []
+    for start in range(0, windows.held_out.size, windows.batch):
+        tokens, targets = windows.at(windows.held_out[start : start + windows.batch])
+        losses.append(training.backward(tokens=tokens, targets=targets))
+    return float(np.mean(losses))

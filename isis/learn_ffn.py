@@ -18,7 +18,7 @@ from modgrad.schedule import warmdown
 from modgrad.training import Training
 
 from isis.ffn import FFN, CountedFFN, config_from, make_model
-from isis.held_out import fit_learned_share
+from isis.held_out import fit_learned_share, steps_to_fit
 
 SCORED_BYTES = 8192  # that the evaluator's program takes at once
 
@@ -144,7 +144,7 @@ def train(
         programs["watch"] = trace(model.watch, tokens=spec((1, config.context), "u8"))
     dream = Dream(recipe.dream_windows)  # starts anew when a run is resumed
 
-    run.leave(windows.held_out.size // recipe.batch)
+    run.leave(steps_to_fit(windows))
     run.begin(training, programs, learner)
     while run.continues():
         step = training.steps

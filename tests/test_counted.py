@@ -115,12 +115,21 @@ def test_the_program_that_is_scored_is_the_one_that_is_trained(orders: tuple[int
     other = np.random.default_rng(0).integers(128, 256, (1, end + 100), dtype=np.uint8)
     window, targets = other[:, begin:end], other[:, begin + 1 : end + 1]
     tokens, outs = spec(other.shape, "u8"), spec((1, 24), "u8")
-    trained = trace(model.loss, tokens=tokens, targets=outs).run(tokens=other, targets=targets)
-    logits = trace(model.score, tokens=outs).run(tokens=window)["logits"].astype(np.float64)
-    losses = (
-        np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
-    )
-    assert trained["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    added = [model.head.weight, model.gates.weight, model.trust.weight]
+    learned = [parameter.value for parameter in (*added, model.shares)]
+    for share in (1.0, 0.5, 0.0):  # of what was learned
+        for parameter, value in zip(added, learned, strict=False):
+            parameter.value = share * value
+        first = model.first_shares.value
+        model.shares.value = first + share * (learned[-1] - first)
+        trained = trace(model.loss, tokens=tokens, targets=outs).run(tokens=other, targets=targets)
+        for parameter, value in zip((*added, model.shares), learned, strict=True):
+            parameter.value = value
+        model.learned_share.value = np.array([share], np.float32)
+        logits = trace(model.score, tokens=outs).run(tokens=window)["logits"].astype(np.float64)
+        own = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+        losses = np.log(np.exp(logits).sum(-1)) - own
+        assert trained["loss"] == pytest.approx(losses.mean(), rel=1e-5)
 
 
 @pytest.mark.usefixtures("small_preset")

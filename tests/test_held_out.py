@@ -8,43 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modgrad import checkpoint, nn, spec, trace
+from modgrad import checkpoint
 from modgrad.data import Windows
-from modgrad.memory import EARLIER
 from modgrad.training import Training
 
 from isis import learn_ffn
-from isis.ffn import SHARES, CountedFFN, config_from, make_model
+from isis.ffn import CountedFFN
 
 Array = np.ndarray[Any, Any]
-
-
-def test_the_whole_is_what_is_trained_and_nothing_is_the_mixers_alone() -> None:
-    nn.manual_seed(0)
-    model = make_model("counted", config_from("counted"))
-    assert isinstance(model, CountedFFN)
-    generator = np.random.default_rng(1)
-    data = generator.integers(97, 105, 5000).astype(np.uint8)
-    model.memory.count(data)
-    margin, time = 20, 50
-    tokens = data[None, : EARLIER + margin + time + margin]
-    targets = data[None, EARLIER + margin + 1 :][:, :time]
-    inputs = {"tokens": spec(tokens.shape, "u8"), "targets": spec(targets.shape, "u8")}
-    given = {"tokens": tokens, "targets": targets}
-
-    def losses() -> Array:
-        return trace(model.losses_by_share, **inputs).run(**given)["losses"]
-
-    def trained() -> float:
-        return float(trace(model.loss, **inputs).run(**given)["loss"])
-
-    mixers_alone = trained()  # the net adds nothing yet
-    np.testing.assert_allclose(losses(), mixers_alone, rtol=1e-6)
-    for parameter in (model.head.weight, model.gates.weight, model.shares):
-        parameter.value = generator.normal(0.0, 0.1, parameter.value.shape).astype(np.float32)
-    assert losses()[SHARES.index(0.0)] == pytest.approx(mixers_alone, rel=1e-6)
-    assert losses()[SHARES.index(1.0)] == pytest.approx(trained(), rel=1e-6)
-    assert abs(trained() - mixers_alone) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -79,6 +50,7 @@ def test_windows_held_out_are_not_trained_on(
 
     def noted(model: CountedFFN, training: Training, windows: Windows) -> None:
         held_out.extend(row.tobytes() for row in windows.at(windows.held_out)[1])
+        monkeypatch.setattr(Training, "backward", backward)
         fit(model, training, windows)
 
     monkeypatch.setattr(Training, "backward", watched)
@@ -91,3 +63,19 @@ def test_windows_held_out_are_not_trained_on(
         parts = [window[at : at + 8] for at in range(0, len(window) - 8, 8)]
         assert not any(part in row for row in trained for part in parts)
     assert checkpoint.load(path).weights["learned_share"][0] < 0.5
+
+
+def test_fitting_leaves_the_weights_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(3).integers(0, 256, 40_000, np.uint8)
+    learn_ffn.train(tmp_path / "fitted", data, preset="counted", steps=20, threads=1)
+    monkeypatch.setattr(learn_ffn, "fit_learned_share", lambda model, training, windows: None)
+    learn_ffn.train(tmp_path / "not", data, preset="counted", steps=20, threads=1)
+    fitted, other = (checkpoint.load(tmp_path / name) for name in ("fitted", "not"))
+    for kind in ("weights", "state"):
+        found, expected = getattr(fitted, kind), getattr(other, kind)
+        assert found.keys() == expected.keys()
+        for name in found.keys() - {"learned_share"}:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert fitted.weights["learned_share"] < 1.0 == other.weights["learned_share"]

@@ -111,6 +111,10 @@ class Training:
         """Trainable elements."""
         return sum(p.value.size for p in self.program.parameters.values() if p.trainable)
 
+    def weight(self, name: str) -> Array:
+        """A parameter as it is trained."""
+        return self.core.parameter(name)
+
     def weights(self) -> dict[str, Array]:
         """Parameters as they should be evaluated, by name."""
         return self.core.parameters(True)

@@ -111,6 +111,12 @@ impl PyTraining {
         Ok(())
     }
 
+    /// A parameter or a buffer.
+    fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let parameter = on!(&self.training, training => training.executor().parameter(name));
+        arrays::array(py, parameter.map_err(graph)?)
+    }
+
     /// Parameters and buffers by name; dense ones averaged, if asked for.
     fn parameters<'py>(&self, py: Python<'py>, averaged: bool) -> PyResult<Bound<'py, PyDict>> {
         let results = PyDict::new(py);

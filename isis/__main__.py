@@ -105,7 +105,8 @@ def _options_of_training(default_preset: str, presets: str) -> Callable[[Command
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="That the counts of a counted model may take; rare contexts give way.",
+    help="That the counts of a counted model may take; rare contexts give way, "
+    "and of text of more than a quarter of that, only the end is read.",
 )
 def learn_ffn(**flags: Any) -> None:
     """Train a byte model on DATA and keep it in CHECKPOINT.

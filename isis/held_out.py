@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 from modgrad.data import Windows
+from modgrad.errors import NonFiniteError
 from modgrad.nn import Array
 from modgrad.training import Training
 
 from isis.ffn import CountedFFN
 
-SHARES = (0.0, 0.5, 1.0)
+SHARES = (1.0, 0.5, 0.0)
 
 
 def steps_to_fit(windows: Windows) -> int:
@@ -55,5 +56,8 @@ def _mean_loss(training: Training, windows: Windows) -> float:
     losses = []
     for start in range(0, windows.held_out.size, windows.batch):
         tokens, targets = windows.at(windows.held_out[start : start + windows.batch])
-        losses.append(training.backward(tokens=tokens, targets=targets))
+        try:
+            losses.append(training.backward(tokens=tokens, targets=targets))
+        except NonFiniteError:
+            return np.inf  # nothing to choose, and no reason to lose the run
     return float(np.mean(losses))

@@ -44,7 +44,8 @@ class Recipe:
     # Bytes on either side of a window that are taken out of the counts with it: the rest
     # of its document, which knows its names as no new text does.
     margin: int = 16384
-    held_out: int = 16  # windows, at most, that tell how far to trust the net
+    # Windows that tell how far to trust the net: a sixty-fourth of a small text, but a batch.
+    held_out: int = 16
     counting: float = 0.15  # share of the budget that counting a text may take
     passes: int = 0  # over the data at most, where only time is limited; 0: any number
 
@@ -64,9 +65,9 @@ RECIPES: dict[str, Recipe] = {
         passes=10,
     ),
 }
-COUNTING_SECONDS = 1e9  # without a budget all is counted, so that steps can be repeated
+COUNTING_SECONDS = 1e9  # without a budget, so that steps can be repeated
 LEAST_MARGINS = 32  # that a text holds: of a small one, less is taken out
-WINDOWS_FOR_ONE = 64  # that a text holds for each that is held out, of a small one 8
+WINDOWS_FOR_ONE = 64  # that a text holds for each that is held out, beyond a first batch
 LEAST_STEPS = 1000  # however small the data
 MOST_DECAY = 3.0  # however small the data
 
@@ -122,7 +123,7 @@ def train(
             seed,
             before=before,
             after=after,
-            held_out=held_out_windows(recipe, data.size),
+            held_out=held_out_windows(recipe, data.size - before - after),
         )
         learner = model.memory
     length = windows.before + recipe.time + windows.after
@@ -161,6 +162,8 @@ def train(
             learner.learn(training)
         run.record(loss, y.size)
     if isinstance(model, CountedFFN) and windows.held_out.size:
+        if run.interrupted:
+            run.save()  # at once: the second ^C does not wait
         fit_learned_share(model, training, windows)
         share = float(model.learned_share.value[0])
         if share < 1.0:
@@ -170,7 +173,7 @@ def train(
 
 
 def held_out_windows(recipe: Recipe, size: int) -> int:
-    """How many windows of a text are held out: whole batches, none of the smallest texts."""
+    """How many windows of so many bytes are held out: whole batches, and none of few."""
     there = size // recipe.time
     if not recipe.held_out or there < 8 * recipe.batch:
         return 0

@@ -118,7 +118,7 @@ def test_the_program_that_is_scored_is_the_one_that_is_trained(orders: tuple[int
     added = [model.head.weight, model.gates.weight, model.trust.weight]
     learned = [parameter.value for parameter in (*added, model.shares)]
     for share in (1.0, 0.5, 0.0):  # of what was learned
-        for parameter, value in zip(added, learned, strict=False):
+        for parameter, value in zip(added, learned[:3], strict=True):
             parameter.value = share * value
         first = model.first_shares.value
         model.shares.value = first + share * (learned[-1] - first)

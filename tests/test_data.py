@@ -65,6 +65,16 @@ def test_windows_held_out_are_never_drawn(
     assert windows.draw(step)[0].shape == (7, before + length + after)
 
 
+def test_every_other_window_is_as_likely_as_without() -> None:
+    windows = Windows(np.zeros(300, np.uint8), 1, 10, 0, held_out=3)
+    drawn = np.concatenate([windows.starts(step) for step in range(20_000)])
+    counts = np.bincount(drawn, minlength=290)
+    allowed = abs(np.arange(290)[:, None] - windows.held_out).min(1) >= 10
+    assert (counts[~allowed] == 0).all() and counts.size == 290
+    # 86 each; Poisson's deviation is 9.
+    assert counts[allowed].min() > 40 and counts[allowed].max() < 140
+
+
 def test_more_held_out_than_there_is_room_for_is_refused() -> None:
     with pytest.raises(DataError, match="too few to hold out 3 windows"):
         Windows(np.zeros(120, np.uint8), 1, 10, 0, held_out=3)

@@ -71,25 +71,28 @@ class Windows:
             )
         self.data, self.batch, self.length, self.seed = data, batch, length, seed
         self.before, self.after = before, after
-        self._first, self._last = before, data.size - length - max(after, 1)
-        stretch = (self._last + 1 - self._first) / max(held_out, 1)
+        self._first = before
+        starts = data.size - length - max(after, 1) + 1 - before
+        stretch = starts / max(held_out, 1)
         if held_out and stretch < 4 * length:
             raise DataError(
                 f"the data has {data.size} bytes: too few to hold out {held_out} windows"
             )
-        self.held_out = self._first + ((np.arange(held_out) + 0.5) * stretch).astype(np.int64)
+        self.held_out = before + ((np.arange(held_out) + 0.5) * stretch).astype(np.int64)
+        # Where no window begins: those that would overlap one that is held out.
+        self._gap = 2 * length - 1
+        gaps = self.held_out - (length - 1) - before
+        self._gaps = gaps - self._gap * np.arange(held_out)  # in starts that are left
+        self._starts = starts - held_out * self._gap
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Where the windows of a step begin: at random in each of `batch` equal
         stretches of the data, so that a batch mixes many documents."""
         generator = np.random.default_rng((self.seed, step))
-        stretch = (self._last + 1 - self._first) / self.batch
+        stretch = self._starts / self.batch
         offsets = (np.arange(self.batch) + generator.random(self.batch)) * stretch
-        starts = np.minimum(self._first + offsets.astype(np.int64), self._last)
-        if not self.held_out.size:
-            return starts
-        nearest = self.held_out[abs(self.held_out[:, None] - starts).argmin(0)]
-        return np.where(abs(starts - nearest) < self.length, nearest + self.length, starts)
+        starts = np.minimum(offsets.astype(np.int64), self._starts - 1)
+        return self._first + starts + self._gap * np.searchsorted(self._gaps, starts, "right")
 
     def at(self, starts: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
         """(tokens u8[B, before + T + after], targets u8[B, T]) of the windows that begin

@@ -126,8 +126,9 @@ class CountedMemory(nn.Module):
         seconds: float = 60.0,
         threads: int | None = None,
     ) -> int:
-        """Counts u8 bytes of text, as many from its end as `seconds` allow; returns how
-        many. Where the tables outgrow `memory_mb`, rare contexts give way."""
+        """Counts u8 bytes of text, as many from its end as `seconds` allow and a quarter of
+        `memory_mb` holds; returns how many. Where the tables outgrow `memory_mb`, rare
+        contexts give way; while they are made, they take up to six times as much."""
         tables, counted = self.core.count(
             text, memory_mb * 1_000_000, seconds, resolve_threads(threads)
         )

@@ -12,12 +12,15 @@ An existing checkpoint is resumed: parameters, moments, step, and budget spent.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -26,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from modgrad import checkpoint
 from modgrad.errors import UsageError
+from modgrad.nn import Parameter
 from modgrad.program import Array, Program
 from modgrad.training import Training
 from modgrad.training_curve import TrainingCurve
@@ -72,7 +76,9 @@ class Run:
         self.trained_seconds = 0.0
         self.interrupted = False
         self._spent = 0.0
-        self._steps_left_over = 0
+        self._steps_left_over, self._first_step = 0, 0
+        self._first_recorded: float | None = None
+        self._used_up = False
         self._start: float | None = None
         self._learner: Learner | None = None
         self._training: Training
@@ -92,7 +98,14 @@ class Run:
             raise UsageError(
                 f"{self.path.parent}: no checkpoint can be written there ({error.strerror})"
             ) from None
-        self._lock = self._locked()
+        self._unlock = self._locked()
+        try:
+            return self._found()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _found(self) -> checkpoint.Checkpoint | None:
         if not self.path.exists():
             return None
         saved = checkpoint.load(self.path)
@@ -110,16 +123,20 @@ class Run:
                 )
         return saved
 
-    def _locked(self) -> FileLock:
-        """A lock on the checkpoint, of which two runs would each undo what the other saved."""
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+    def _locked(self) -> Callable[[], object]:
+        """Locks the checkpoint, of which two runs would each undo what the other saved;
+        returns what unlocks it, at the latest when the run is no more."""
+        digest = hashlib.sha256(os.fsencode(self.path.name)).hexdigest()[:16]
+        lock = FileLock(self.path.with_name(f".{digest}.lock"))  # a name of any length fits
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise UsageError(
                 f"{self.path}: another run is training it; wait for that, or name another file"
             ) from None
-        return lock
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be locked ({error.strerror})") from None
+        return weakref.finalize(self, _unlock, lock)
 
     def start_clock(self) -> None:
         """Starts the budget's clock; `begin` does where nothing before it is to count."""
@@ -152,7 +169,7 @@ class Run:
             meta = self._saved.meta
             state = self._saved.state
             own = {name: value for name, value in state.items() if not name.startswith(LEARNER)}
-            training.restore(self._saved.weights, own, int(meta["step"]))
+            training.restore(self._restored_weights(), own, int(meta["step"]))
             if learner is not None:
                 learner.restore({name: state[LEARNER + name] for name in learner.state()})
             self._spent, self.tokens = float(meta["seconds"]), int(meta["tokens"])
@@ -163,11 +180,27 @@ class Run:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         self.start_clock()
-        self._begun, self._first_step = time.monotonic(), training.steps
-        self._last_save = self._begun
+        self._first_step = training.steps
+        self._last_save = time.monotonic()
+
+    def _standing(self) -> dict[str, Parameter]:
+        """What the saved programs read and training does not."""
+        trained = self._training.program.parameters
+        programs = self._programs.values()
+        read = {name: p for program in programs for name, p in program.parameters.items()}
+        return {name: parameter for name, parameter in read.items() if name not in trained}
+
+    def _restored_weights(self) -> dict[str, Array]:
+        """The checkpoint's weights for `training`; others go where the programs find them."""
+        assert self._saved is not None
+        weights, standing = dict(self._saved.weights), self._standing()
+        for name in weights.keys() & standing.keys():
+            standing[name].value = weights.pop(name)
+        return weights
 
     def leave(self, steps: int) -> None:
-        """Leaves the time of so many steps of the budget to what comes after the last."""
+        """Leaves the time of so many steps of the budget, a tenth of it at most, to what
+        comes after the last."""
         self._steps_left_over = steps
 
     def say(self, line: str) -> None:
@@ -189,29 +222,35 @@ class Run:
     def fraction(self) -> float:
         """How much of the budget is used, from 0 to 1: of the seconds, or of the
         steps, whichever is further on; 0 where neither is limited."""
-        used = [0.0]
-        if self.budget is not None:
-            used.append((self.seconds + self._left_over()) / self.budget)
+        used = [self._share_of_budget()]
         if self.steps is not None:
             used.append(self._training.steps / self.steps if self.steps else 1.0)
         return min(1.0, max(used))
 
+    def _share_of_budget(self) -> float:
+        return (self.seconds + self._left_over()) / self.budget if self.budget else 0.0
+
     def _left_over(self) -> float:
-        """Seconds that the steps left over take."""
-        steps = self._training.steps - self._first_step
-        if not steps:
+        """Seconds that the steps left over take, by those after the first, which is slow."""
+        steps = self._training.steps - self._first_step - 1
+        if self._first_recorded is None or self.budget is None or steps < 1:
             return 0.0
-        return self._steps_left_over * (time.monotonic() - self._begun) / steps
+        seconds = self._steps_left_over * (time.monotonic() - self._first_recorded) / steps
+        return min(seconds, 0.1 * self.budget)
 
     def continues(self) -> bool:
         """Whether there is budget left and nobody has pressed ^C."""
         if time.monotonic() - self._last_save > SECONDS_BETWEEN_SAVES:
             self.save()
+        # What is left over then is not trained on by a resumed run.
+        self._used_up = self._share_of_budget() >= 1.0
         return not self.interrupted and self.fraction < 1.0
 
     def record(self, loss: float, tokens: int) -> None:
         """Notes a step: its loss in nats and the tokens it was trained on."""
         bits = loss / math.log(2)
+        if self._first_recorded is None:
+            self._first_recorded = time.monotonic()
         self.tokens += tokens
         self.curve.add(self.seconds, self._training.steps, bits)
         self._progress.step(self, self._training.steps, bits, tokens)
@@ -222,7 +261,7 @@ class Run:
             "task": self.task,
             "settings": self.settings,
             "step": self._training.steps,
-            "seconds": self.seconds,
+            "seconds": max(self.seconds, self.budget or 0.0) if self._used_up else self.seconds,
             "tokens": self.tokens,
             "curve": self.curve.as_json(),
         }
@@ -236,11 +275,7 @@ class Run:
         self._last_save = time.monotonic()
 
     def _weights(self) -> dict[str, Array]:
-        """What the saved programs read: of training, or as it stands in the model."""
-        programs = self._programs.values()
-        standing = {
-            name: value for program in programs for name, value in program.weights().items()
-        }
+        standing = {name: parameter.value for name, parameter in self._standing().items()}
         return standing | self._training.weights()
 
     def _learner_state(self) -> dict[str, Array]:
@@ -252,8 +287,7 @@ class Run:
         self.trained_seconds = self.seconds
         self._progress.end()
         self.save()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+        self._unlock()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self.interrupted:
@@ -261,6 +295,11 @@ class Run:
                 f"stopped: saved {self.path} at step {self._training.steps}; "
                 "the same command goes on from there"
             )
+
+
+def _unlock(lock: FileLock) -> None:
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 class _Progress:

@@ -112,7 +112,7 @@ class Training:
         return sum(p.value.size for p in self.program.parameters.values() if p.trainable)
 
     def weight(self, name: str) -> Array:
-        """A parameter as it is trained."""
+        """A parameter as it is trained, not averaged."""
         return self.core.parameter(name)
 
     def weights(self) -> dict[str, Array]:
@@ -137,7 +137,6 @@ class Training:
         if raw:
             kept |= {f"average/{name}": weights[name] for name in raw}
             self.averaging = True
-        own = {name: weights[name] for name in weights if name in self.program.parameters}
-        self.core.set_parameters({**own, **raw})
+        self.core.set_parameters({**weights, **raw})
         self.core.set_state(kept)
         self.core.step = steps

@@ -425,6 +425,12 @@ impl<B: Backend> Training<B> {
         backend.average(decay, &store.flat, average, all)
     }
 
+    /// A parameter or a buffer, not averaged.
+    pub fn parameter(&self, name: &str) -> Result<Tensor> {
+        self.check_update()?;
+        self.executor.parameter(name)
+    }
+
     /// Parameters and buffers by name; with `averaged`, as they should be evaluated: averaged,
     /// where averaging began.
     pub fn parameters(&self, averaged: bool) -> Result<Vec<(String, Tensor)>> {

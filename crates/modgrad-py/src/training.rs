@@ -111,9 +111,9 @@ impl PyTraining {
         Ok(())
     }
 
-    /// A parameter or a buffer.
+    /// A parameter or a buffer, not averaged.
     fn parameter<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        let parameter = on!(&self.training, training => training.executor().parameter(name));
+        let parameter = on!(&self.training, training => training.parameter(name));
         arrays::array(py, parameter.map_err(graph)?)
     }
 

@@ -22,7 +22,7 @@ pub struct Memory<'a> {
 /// How much counting may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct CountLimits {
-    /// Bytes that all tables together may take; while they are made, three times as much.
+    /// Bytes that all tables together may take; while they are made, six times as much.
     pub memory: usize,
     /// After which no more of the text is counted.
     pub time: Duration,
@@ -66,7 +66,7 @@ impl<'a> Memory<'a> {
         config.validate()?;
         let kinds = &config.kinds;
         let text = &text[text.len() - countable(pool, kinds, text, limits)..];
-        let tables: Vec<Mutex<CountTable<'_>>> = kinds.iter().map(|_| Mutex::default()).collect();
+        let tables = Mutex::new(vec![CountTable::default(); kinds.len()]);
         let (next, at_once) = (AtomicUsize::new(0), limits.kinds_at_once(text.len()));
         pool.run(&|thread| {
             if thread >= at_once {
@@ -75,15 +75,15 @@ impl<'a> Memory<'a> {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(&kind) = kinds.get(index) else { break };
-                let mut table = [count_kind(kind, text)];
-                // No more than it may keep in the end, where others are as large.
-                shrink(&mut table, limits.memory / kinds.len().min(4));
-                let [table] = table;
-                *tables[index].lock().expect("no other thread writes this table") = table;
+                let table = count_kind(kind, text);
+                let mut tables = tables.lock().expect("no thread panics while it holds them");
+                tables[index] = table;
+                // On the way to what all of them come to, whichever are there already: the
+                // largest gives way first.
+                shrink(&mut tables, limits.memory.saturating_mul(2));
             }
         });
-        let tables = tables.into_iter().map(|table| table.into_inner().expect("all are done"));
-        let mut tables: Vec<CountTable<'_>> = tables.collect();
+        let mut tables = tables.into_inner().expect("all are done");
         shrink(&mut tables, limits.memory);
         Ok(Memory { config: config.clone(), tables, counted: text.len() })
     }

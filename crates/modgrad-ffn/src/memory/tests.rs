@@ -325,6 +325,16 @@ fn a_full_memory_lets_rare_contexts_go() {
     let limits = CountLimits { memory, time: Duration::from_secs(60) };
     let small = Memory::count(&Pool::new(1), &config(), &train, limits).unwrap();
     assert!(small.size() <= memory && small.size() > memory / 4);
+    for threads in [2, 9] {
+        assert!(Memory::count(&Pool::new(threads), &config(), &train, limits).unwrap() == small);
+    }
+    // So full that tables give way while others are counted.
+    for memory in [whole.size() / 8, whole.size() / 30] {
+        let limits = CountLimits { memory, ..limits };
+        let counted = [1, 2, 9]
+            .map(|threads| Memory::count(&Pool::new(threads), &config(), &train, limits).unwrap());
+        assert!(counted.iter().all(|other| *other == counted[0]));
+    }
 }
 
 #[test]

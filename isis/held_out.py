@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 from modgrad.data import Windows
 from modgrad.errors import NonFiniteError
-from modgrad.nn import Array
 from modgrad.training import Training
 
 from isis.ffn import CountedFFN
@@ -34,22 +33,16 @@ def fit_learned_share(model: CountedFFN, training: Training, windows: Windows) -
     """
     added = [model.head.weight, model.gates.weight, model.trust.weight, model.shares]
     learned = {str(parameter.name): training.weight(str(parameter.name)) for parameter in added}
-    first = {str(model.shares.name): model.first_shares.value}
+    first = {name: np.zeros_like(value) for name, value in learned.items()}
+    first[str(model.shares.name)] = model.first_shares.value
     losses = []
     for share in SHARES:
         training.core.set_parameters(
-            {name: _between(first.get(name), value, share) for name, value in learned.items()}
+            {name: first[name] + share * (learned[name] - first[name]) for name in learned}
         )
         losses.append(_mean_loss(training, windows))
     training.core.set_parameters(learned)
     model.learned_share.value = np.array([SHARES[int(np.argmin(losses))]], np.float32)
-
-
-def _between(first: Array | None, learned: Array, share: float) -> Array:
-    """From `first`, or from zero, a share of the way to what was learned."""
-    if first is None:
-        first = np.zeros_like(learned)
-    return (first + share * (learned - first)).astype(np.float32)
 
 
 def _mean_loss(training: Training, windows: Windows) -> float:

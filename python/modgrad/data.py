@@ -71,7 +71,6 @@ class Windows:
             )
         self.data, self.batch, self.length, self.seed = data, batch, length, seed
         self.before, self.after = before, after
-        self._first = before
         starts = data.size - length - max(after, 1) + 1 - before
         stretch = starts / max(held_out, 1)
         if held_out and stretch < 4 * length:
@@ -92,7 +91,7 @@ class Windows:
         stretch = self._starts / self.batch
         offsets = (np.arange(self.batch) + generator.random(self.batch)) * stretch
         starts = np.minimum(offsets.astype(np.int64), self._starts - 1)
-        return self._first + starts + self._gap * np.searchsorted(self._gaps, starts, "right")
+        return self.before + starts + self._gap * np.searchsorted(self._gaps, starts, "right")
 
     def at(self, starts: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
         """(tokens u8[B, before + T + after], targets u8[B, T]) of the windows that begin
